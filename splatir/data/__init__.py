@@ -1,0 +1,1 @@
+"""Posed photographs in: readers of capture formats, images, masks, splits."""

@@ -1,0 +1,1 @@
+"""Scores of a trained scene on held-out views, and the pictures that go with them."""

@@ -1,0 +1,1 @@
+"""Pure functions on tensors: frames, rotations, colour, spherical harmonics, image similarity."""

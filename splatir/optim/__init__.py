@@ -1,0 +1,1 @@
+"""What training minimises and how parameters move: losses, schedules, densification."""

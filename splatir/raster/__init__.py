@@ -1,0 +1,1 @@
+"""Rasterisation: one contract, three backends."""

@@ -1,0 +1,1 @@
+"""What a scene is made of: cameras, Gaussians, and how Gaussians are initialised."""

@@ -1,0 +1,161 @@
+"""The Gaussians of a scene: raw parameters (`GaussianModel`) and activated geometry (`Gaussians`).
+
+Parameter keys are gsplat's (`means, quats, scales, opacities, sh0, shN`), so that its densification
+operations move every entry, materials included, together with the geometry.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Primitive = Literal["ellipsoid", "surfel"]
+
+# Third log-scale of a surfel: never optimised, never rasterised; viewers of 3D ellipsoids need one.
+SURFEL_LOG_THICKNESS = -14.0
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """How one raw parameter becomes the quantity it stands for.
+
+    Attributes:
+        space: What the raw value is, in words.
+        activate: Raw value to quantity.
+        invert: Quantity to raw value.
+    """
+
+    space: str
+    activate: Callable[[Tensor], Tensor]
+    invert: Callable[[Tensor], Tensor]
+
+
+PARAMETER_SPACES: dict[str, ParameterSpace] = {
+    "means": ParameterSpace("scene units", _identity, _identity),
+    "quats": ParameterSpace("wxyz, any length", nn.functional.normalize, _identity),
+    "scales": ParameterSpace("natural log of scene units", torch.exp, torch.log),
+    "opacities": ParameterSpace("logit", torch.sigmoid, torch.logit),
+    "sh0": ParameterSpace("SH coefficient, colour = 0.5 + 0.2821 sh0", _identity, _identity),
+    "shN": ParameterSpace("SH coefficients of degree >= 1", _identity, _identity),
+}
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Activated geometry, as rasterisers take it.
+
+    Attributes:
+        means: Centres, world frame, scene units.
+        quats: wxyz, any non-zero length; rotate the Gaussian's own axes into the world.
+        scales: Standard deviations along the own axes, scene units; a surfel's third is ignored.
+        opacities: Peak alpha in [0, 1].
+        primitive: "ellipsoid" (3DGS) or "surfel" (2DGS, a disc in its own xy plane).
+    """
+
+    means: Float[Tensor, "n 3"]
+    quats: Float[Tensor, "n 4"]
+    scales: Float[Tensor, "n 3"]
+    opacities: Float[Tensor, " n"]
+    primitive: Primitive = "ellipsoid"
+
+
+class GaussianModel(nn.Module):
+    """Raw, optimisable parameters of all Gaussians of a scene.
+
+    Only this class activates: outside it, names mean quantities.
+
+    Attributes:
+        params: Raw tensors by key, first axis the Gaussian; see `PARAMETER_SPACES`.
+        primitive: Which shape the parameters describe.
+    """
+
+    def __init__(self, params: Mapping[str, Tensor], primitive: Primitive) -> None:
+        """Wrap raw parameters.
+
+        Args:
+            params: Every key of `PARAMETER_SPACES`: means [N,3], quats [N,4], scales [N,3],
+                opacities [N], sh0 [N,1,3], shN [N,K-1,3] with K = (degree + 1)^2.
+            primitive: "ellipsoid" or "surfel".
+
+        Raises:
+            ValueError: A key is missing, or counts or shapes disagree.
+        """
+        super().__init__()
+        _check_shapes(params)
+        self.params = nn.ParameterDict(
+            {key: nn.Parameter(value.detach().clone()) for key, value in params.items()}
+        )
+        self.primitive: Primitive = primitive
+
+    @property
+    def num_gaussians(self) -> int:
+        """Number of Gaussians."""
+        return self.params["means"].shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Highest spherical-harmonic degree the parameters hold."""
+        return int((self.params["shN"].shape[1] + 1) ** 0.5) - 1
+
+    @property
+    def means(self) -> Float[Tensor, "n 3"]:
+        """Centres, world frame."""
+        return self.params["means"]
+
+    @property
+    def scales(self) -> Float[Tensor, "n 3"]:
+        """Standard deviations, scene units."""
+        return PARAMETER_SPACES["scales"].activate(self.params["scales"])
+
+    @property
+    def opacities(self) -> Float[Tensor, " n"]:
+        """Peak alpha in (0, 1)."""
+        return PARAMETER_SPACES["opacities"].activate(self.params["opacities"])
+
+    @property
+    def sh(self) -> Float[Tensor, "n k 3"]:
+        """All SH coefficients of the radiance (sRGB display values), degree 0 first."""
+        return torch.cat([self.params["sh0"], self.params["shN"]], dim=1)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """Activated geometry, differentiable in the parameters."""
+        return Gaussians(
+            means=self.params["means"],
+            quats=self.params["quats"],
+            scales=self.scales,
+            opacities=self.opacities,
+            primitive=self.primitive,
+        )
+
+
+def _check_shapes(params: Mapping[str, Tensor]) -> None:
+    missing = [key for key in PARAMETER_SPACES if key not in params]
+    if missing:
+        raise ValueError(f"Gaussian parameters lack {missing}; got {sorted(params)}.")
+    n = params["means"].shape[0]
+    num_sh = params["shN"].shape[1] + 1
+    degree = round(num_sh**0.5) - 1
+    if (degree + 1) ** 2 != num_sh:
+        raise ValueError(
+            f"shN must hold (degree + 1)^2 - 1 coefficients, got {num_sh - 1}; "
+            "degrees 0 to 4 have 0, 3, 8, 15 and 24."
+        )
+    expected = {
+        "means": (n, 3),
+        "quats": (n, 4),
+        "scales": (n, 3),
+        "opacities": (n,),
+        "sh0": (n, 1, 3),
+        "shN": (n, num_sh - 1, 3),
+    }
+    for key, shape in expected.items():
+        if tuple(params[key].shape) != shape:
+            raise ValueError(f"{key} must have shape {shape}, got {tuple(params[key].shape)}.")

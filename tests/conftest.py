@@ -1,0 +1,26 @@
+"""Fixtures and the two kinds of test that not every machine can run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+# Development scenes, outside the project: tests that use them skip where they are absent.
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip marked tests, with the reason in the summary, where their means are missing."""
+    no_cuda = pytest.mark.skip(reason="no CUDA device")
+    no_data = pytest.mark.skip(reason="development scenes are not on this machine")
+    for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(no_cuda)
+        if item.get_closest_marker("shared_data") and not SHARED_DATA.is_dir():
+            item.add_marker(no_data)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the development scenes; use with `@pytest.mark.shared_data`."""
+    return SHARED_DATA

@@ -1,4 +1,4 @@
-"""What every reader returns: views with calibrated cameras, a split, sparse points, a world frame."""
+"""What every reader returns: calibrated views, a split, sparse points and a world frame."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1] / "splatir"
 # Files directly in splatir/ (settings, version) are below all folders and import none of them.
 LAYERS = [
     {"native"},
+    {"codecs"},
     {"maths"},
     {"scene"},
     {"data", "raster", "shade", "storage"},

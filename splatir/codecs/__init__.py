@@ -1,0 +1,1 @@
+"""File formats of images: bytes on disk to arrays and back, without any scene knowledge."""

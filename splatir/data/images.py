@@ -1,0 +1,166 @@
+"""How does a view's image file become pixels that agree with the view's pinhole camera?"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.codecs.exr import read_exr
+from splatir.codecs.ldr import read_ldr
+from splatir.data.dataset import View
+from splatir.data.resample import area_average, check_matches_camera, undistort
+
+# Weight of uncovered pixels in alpha-weighted means: keeps their colour defined, moves covered
+# ones by less than 1e-3 of an 8-bit step.
+_UNCOVERED_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True)
+class Photo:
+    """Pixels of a view, on the CPU.
+
+    Attributes:
+        rgb: Straight colour (not multiplied by alpha). In [0, 1] where `encoding` is "srgb"; linear
+            and not clipped where it is "linear".
+        alpha: Coverage by the object in [0, 1], or None where file and mask say nothing about it.
+        encoding: Whether `rgb` holds sRGB-encoded or linear Rec. 709 values.
+        bits: Bits per sample of the file: 8, 16 or 32 (floats).
+    """
+
+    rgb: Float[Tensor, "h w 3"]
+    alpha: Float[Tensor, "h w 1"] | None
+    encoding: Literal["srgb", "linear"]
+    bits: Literal[8, 16, 32]
+
+
+def load_photo(view: View, invert_mask: bool = False) -> Photo:
+    """Read, undistort and resize a view's image and mask.
+
+    Coverage is the product of the file's alpha and the mask. Resizing averages area in the file's
+    own encoding (so that compositing and resizing commute, as compositing is done in sRGB) and
+    weights colour by coverage. Undistortion is bilinear; where the pinhole camera sees past the
+    edge of the file the nearest pixel is repeated, and coverage is 0 if there is any coverage.
+
+    Args:
+        view: The view.
+        invert_mask: Read masks as black = keep.
+
+    Returns:
+        Pixels of `view.camera`.
+
+    Raises:
+        ValueError: Missing, unreadable or truncated file; sizes of file, mask and camera that
+            disagree; values that are not finite.
+    """
+    file = _read_colour(view)
+    rgb, alpha = file.rgb, file.alpha
+    height, width = rgb.shape[:2]
+    if view.mask_path is not None:
+        mask = _read_mask(view, width, height)
+        mask = 1.0 - mask if invert_mask else mask
+        alpha = mask if alpha is None else alpha * mask
+    check_matches_camera(view, width, height)
+    if view.distortion is None and (width, height) == (view.camera.width, view.camera.height):
+        return Photo(rgb, alpha, file.encoding, file.bits)
+    if alpha is None:
+        return Photo(_resample(rgb, view)[0], None, file.encoding, file.bits)
+    weight = alpha + _UNCOVERED_WEIGHT
+    resampled, inside = _resample(torch.cat([rgb * weight, weight], dim=-1), view)
+    rgb, weight = resampled[..., :3] / resampled[..., 3:], resampled[..., 3:]
+    alpha = ((weight - _UNCOVERED_WEIGHT) * inside).clamp(0.0, 1.0)
+    return Photo(rgb, alpha, file.encoding, file.bits)
+
+
+def mask_polarity_warning(alpha: Float[Tensor, "h w 1"]) -> str | None:
+    """Say so if a mask keeps most of the image's border and drops most of its centre.
+
+    Args:
+        alpha: Coverage as loaded, white = keep.
+
+    Returns:
+        A sentence for the user, or None if the mask looks right.
+    """
+    height, width = alpha.shape[:2]
+    if min(height, width) < 8:
+        return None
+    rim_h, rim_w = height // 8, width // 8
+    third_h, third_w = height // 3, width // 3
+    centre = float(alpha[third_h : height - third_h, third_w : width - third_w].mean())
+    inner = alpha[rim_h : height - rim_h, rim_w : width - rim_w]
+    rim = float((alpha.sum() - inner.sum()) / (alpha.numel() - inner.numel()))
+    if rim <= 0.5 or centre >= 0.5:
+        return None
+    return (
+        f"the mask keeps {rim:.0%} of the image's rim and {centre:.0%} of its centre; "
+        "white must mark the object. If the masks are the other way round, invert them."
+    )
+
+
+def _read_colour(view: View) -> Photo:
+    """The image file at its own size."""
+    path = view.image_path
+    if path.suffix.lower() == ".exr":
+        image = read_exr(path)
+        return _linear_photo(view, image.rgb, image.alpha)
+    samples = read_ldr(path)
+    if samples.shape[-1] in (1, 2):
+        samples = np.concatenate([samples[..., :1]] * 3 + [samples[..., 1:]], axis=-1)
+    values = _unit_range(samples)
+    alpha = values[..., 3:] if values.shape[-1] == 4 else None
+    bits = 8 if samples.dtype == np.uint8 else 16
+    return Photo(values[..., :3].contiguous(), alpha, "srgb", bits)
+
+
+def _linear_photo(view: View, rgb: np.ndarray, alpha: np.ndarray | None) -> Photo:
+    """A float image with colour multiplied by alpha, as a photo with straight colour."""
+    finite = np.isfinite(rgb).all() and (alpha is None or np.isfinite(alpha).all())
+    if not finite:
+        raise ValueError(
+            f"{view.image_path} holds NaN or infinite values. Export it again as 32-bit float "
+            "with such pixels repaired, or leave the view out."
+        )
+    colour = torch.from_numpy(rgb)
+    if alpha is None:
+        return Photo(colour, None, "linear", 32)
+    coverage = torch.from_numpy(alpha).clamp(0.0, 1.0)
+    straight = torch.where(coverage > 0, colour / coverage.clamp_min(1e-12), 0.0)
+    return Photo(straight, coverage, "linear", 32)
+
+
+def _read_mask(view: View, width: int, height: int) -> Float[Tensor, "h w 1"]:
+    """Coverage in [0, 1] from a grey, RGB or RGBA mask file."""
+    assert view.mask_path is not None
+    samples = read_ldr(view.mask_path)
+    if samples.shape[:2] != (height, width):
+        raise ValueError(
+            f"mask {view.mask_path} is {samples.shape[1]}x{samples.shape[0]} pixels, its image "
+            f"{view.image_path} is {width}x{height}. Masks must be as large as their images."
+        )
+    if samples.max() == 1:  # Label images: 0 and 1 instead of 0 and 255.
+        return torch.from_numpy(samples.max(axis=-1, keepdims=True).astype(np.float32))
+    values = _unit_range(samples)
+    has_alpha = values.shape[-1] in (2, 4)
+    grey = values[..., : -1 if has_alpha else None].mean(dim=-1, keepdim=True)
+    if not has_alpha:
+        return grey
+    # A mask kept in alpha alone has one colour everywhere; otherwise both say what to keep.
+    return values[..., -1:] if grey.max() == grey.min() else grey * values[..., -1:]
+
+
+def _unit_range(samples: np.ndarray) -> Float[Tensor, "h w c"]:
+    """Integer samples to [0, 1]."""
+    return torch.from_numpy(samples.astype(np.float32)) / float(np.iinfo(samples.dtype).max)
+
+
+def _resample(
+    values: Float[Tensor, "h w c"], view: View
+) -> tuple[Float[Tensor, "h2 w2 c"], Float[Tensor, "h2 w2 1"]]:
+    """Values of the view's pixels, and the share of each pixel that the file covers."""
+    camera = view.camera
+    if view.distortion is None:
+        inside = torch.ones((camera.height, camera.width, 1))
+        return area_average(values, camera.width, camera.height), inside
+    return undistort(values, view.distortion, camera)

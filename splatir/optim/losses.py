@@ -1,0 +1,130 @@
+"""What a radiance splat is trained to minimise, term by term."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.optim.photometric import photometric_loss
+from splatir.raster.contract import RasterOutput
+from splatir.render.geometry import normals_from_depth
+from splatir.render.radiance import RadianceImage
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.settings import Settings
+
+# Depth differences across a silhouette are no surface: normals are compared above this alpha.
+_SOLID_ALPHA = 0.9
+
+
+@dataclass(frozen=True)
+class LossWeights(Settings):
+    """Weights of the terms; a term of weight 0 is not computed.
+
+    Attributes:
+        ssim: Share of 1 - SSIM in the photometric loss, the rest is L1 (Kerbl et al. 2023).
+        alpha: L1 between coverage and the photo's alpha or mask, where it has one.
+        normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14); surfels only.
+        normal_start: When that begins, as a part of the stage.
+        distortion: Depth distortion (2DGS, eq. 13), in units of the squared extent; surfels only.
+        opacity: Mean opacity (Kheradmand et al. 2024).
+        scale: Mean scale in scene extents (likewise).
+    """
+
+    ssim: float = 0.2
+    alpha: float = 0.1
+    normal: float = 0.05
+    normal_start: float = 0.2
+    distortion: float = 0.0
+    opacity: float = 0.0
+    scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an image is compared with.
+
+    Attributes:
+        rgb_srgb: Photo composited over the same background as the image.
+        alpha: Object coverage, or None where the photo has none.
+    """
+
+    rgb_srgb: Float[Tensor, "height width 3"]
+    alpha: Float[Tensor, "height width 1"] | None
+
+
+def radiance_losses(
+    image: RadianceImage,
+    target: Target,
+    camera: Camera,
+    model: GaussianModel,
+    weights: LossWeights,
+    extent: float,
+    progress: float,
+) -> dict[str, Float[Tensor, ""]]:
+    """All terms that apply, already weighted; their sum is the loss.
+
+    Args:
+        image: Rendered view with depth and normals where `needs_geometry` says so.
+        target: Photo.
+        camera: View.
+        model: For the regularisers.
+        weights: Weights of the terms.
+        extent: Radius of the scene, scene units.
+        progress: Part of the stage that is done, in [0, 1].
+    """
+    terms = {"photometric": photometric_loss(image.rgb_srgb, target.rgb_srgb, weights.ssim)}
+    if weights.alpha and target.alpha is not None:
+        terms["alpha"] = weights.alpha * (image.raster.alpha - target.alpha).abs().mean()
+    if needs_normals(model, weights, progress):
+        terms["normal"] = weights.normal * normal_consistency(image.raster, camera)
+    if needs_distortion(model, weights) and image.raster.distortion is not None:
+        scaled = image.raster.distortion.mean() / extent**2
+        terms["distortion"] = weights.distortion * scaled
+    if weights.opacity:
+        terms["opacity"] = weights.opacity * model.opacities.mean()
+    if weights.scale:
+        num_scales = 2 if model.primitive == "surfel" else 3
+        terms["scale"] = weights.scale * model.scales[:, :num_scales].mean() / extent
+    return terms
+
+
+def needs_normals(model: GaussianModel, weights: LossWeights, progress: float) -> bool:
+    """Whether the normal term applies now."""
+    return model.primitive == "surfel" and weights.normal > 0 and progress >= weights.normal_start
+
+
+def needs_distortion(model: GaussianModel, weights: LossWeights) -> bool:
+    """Whether the distortion term applies."""
+    return model.primitive == "surfel" and weights.distortion > 0
+
+
+def normal_consistency(raster: RasterOutput, camera: Camera) -> Float[Tensor, ""]:
+    """Mean over pixels of alpha - (sum w n) . n_depth, Huang et al. 2024, eq. 14.
+
+    Only pixels whose 3x3 cross of neighbours is solid count; others would compare the surface with
+    the jump to what lies behind.
+
+    Args:
+        raster: Output with normals and depth; gradients flow into both, not into alpha.
+        camera: View.
+
+    Raises:
+        ValueError: Normals or depth were not composited.
+    """
+    if raster.normals is None or raster.depth is None:
+        raise ValueError("normal consistency needs RasterOptions(normals=True, depth=True).")
+    alpha = raster.alpha.detach()
+    expected = raster.depth / alpha.clamp_min(1e-10)
+    from_depth = normals_from_depth(expected, camera)
+    solid = _cross_minimum(alpha[..., 0]) > _SOLID_ALPHA
+    error = alpha[..., 0] - (raster.normals * from_depth).sum(-1)
+    return torch.where(solid, error, torch.zeros_like(error)).mean()
+
+
+def _cross_minimum(image: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+    """Smallest value among each pixel's four neighbours; 0 on the border."""
+    neighbours = [image[1:-1, 2:], image[1:-1, :-2], image[2:, 1:-1], image[:-2, 1:-1]]
+    inner = torch.stack(neighbours).amin(0)
+    return torch.nn.functional.pad(inner, (1, 1, 1, 1))

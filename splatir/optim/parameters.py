@@ -1,0 +1,115 @@
+"""How parameters move: one optimiser group per key, its learning rate, and row surgery.
+
+Densification adds, removes and rewrites Gaussians; `gather_rows` is the one place where parameters
+and their optimiser state change length together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from splatir.scene.gaussians import GaussianModel
+from splatir.settings import Settings
+
+
+@dataclass(frozen=True)
+class LearningRates(Settings):
+    """Adam step sizes by parameter.
+
+    Attributes:
+        means: Of the centres at the start, in scene extents per step.
+        means_final: The same at the last step; log-linear in between (Kerbl et al. 2023).
+        quats: Of raw quaternions.
+        scales: Of log scales.
+        opacities: Of opacity logits.
+        sh0: Of the degree-0 coefficient.
+        shN: Of all higher ones.
+        background: Of a learned background colour.
+    """
+
+    means: float = 1.6e-4
+    means_final: float = 1.6e-6
+    quats: float = 1e-3
+    scales: float = 5e-3
+    opacities: float = 5e-2
+    sh0: float = 2.5e-3
+    shN: float = 1.25e-4
+    background: float = 1e-2
+
+    def of_means(self, progress: float, extent: float) -> float:
+        """Step size of the centres in scene units.
+
+        Args:
+            progress: Part of the training that is done, in [0, 1].
+            extent: Radius of the scene, scene units.
+        """
+        ratio = self.means_final / self.means
+        return extent * self.means * ratio ** min(max(progress, 0.0), 1.0)
+
+
+def make_optimizer(
+    model: GaussianModel, background: nn.Parameter | None, rates: LearningRates, extent: float
+) -> torch.optim.Optimizer:
+    """Adam over all parameters, one named group per key.
+
+    Args:
+        model: Gaussians.
+        background: Learned background colour, or None.
+        rates: Step sizes.
+        extent: Radius of the scene, scene units.
+    """
+    groups = [
+        {"params": [param], "name": key, "lr": _initial_rate(key, rates, extent)}
+        for key, param in model.params.items()
+    ]
+    if background is not None:
+        groups.append({"params": [background], "name": "background", "lr": rates.background})
+    # eps as in Kerbl et al. 2023: gradients of single splats are far below Adam's default 1e-8.
+    return torch.optim.Adam(groups, eps=1e-15, fused=True)
+
+
+def _initial_rate(key: str, rates: LearningRates, extent: float) -> float:
+    return rates.of_means(0.0, extent) if key == "means" else float(getattr(rates, key))
+
+
+def group(optimizer: torch.optim.Optimizer, name: str) -> dict:
+    """The parameter group of that name."""
+    return next(g for g in optimizer.param_groups if g["name"] == name)
+
+
+@torch.no_grad()
+def gather_rows(
+    model: GaussianModel,
+    optimizer: torch.optim.Optimizer,
+    source: Int[Tensor, " m"],
+    is_fresh: Bool[Tensor, " m"],
+    changed: dict[str, Tensor] | None = None,
+) -> None:
+    """Replace all Gaussians: new row i is a copy of old row `source[i]`.
+
+    Removing, duplicating, splitting and relocating are all of this form.
+
+    Args:
+        model: Changed in place.
+        optimizer: Its groups named like the model's keys follow; Adam moments of fresh rows are 0.
+        source: Old row of each new one.
+        is_fresh: New rows whose moments must not be inherited.
+        changed: Raw values that replace the copied ones, by key, all M rows.
+    """
+    changed = changed or {}
+    for key, old in list(model.params.items()):
+        values = changed[key] if key in changed else old[source]
+        new = nn.Parameter(values.detach().contiguous())
+        model.params[key] = new
+        parameter_group = group(optimizer, key)
+        state = optimizer.state.pop(old, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == old.shape:
+                moved = value[source]
+                moved[is_fresh] = 0.0
+                state[name] = moved
+        if state:
+            optimizer.state[new] = state
+        parameter_group["params"] = [new]

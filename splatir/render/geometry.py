@@ -1,0 +1,39 @@
+"""What a depth image says about the surface: positions and normals per pixel."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.scene.camera import Camera
+
+
+def camera_rays(camera: Camera) -> Float[Tensor, "height width 3"]:
+    """Directions through the pixel centres, camera frame, with z = 1 (not unit)."""
+    K = camera.K
+    x = torch.arange(camera.width, dtype=K.dtype, device=K.device) + 0.5
+    y = torch.arange(camera.height, dtype=K.dtype, device=K.device) + 0.5
+    x = ((x - K[0, 2]) / K[0, 0])[None, :].expand(camera.height, -1)
+    y = ((y - K[1, 2]) / K[1, 1])[:, None].expand(-1, camera.width)
+    return torch.stack([x, y, torch.ones_like(x)], dim=-1)
+
+
+def normals_from_depth(
+    depth: Float[Tensor, "height width 1"], camera: Camera
+) -> Float[Tensor, "height width 3"]:
+    """Unit surface normals from central differences of the back-projected depth.
+
+    Args:
+        depth: Camera z, scene units; differentiable in it.
+        camera: View of the depth image.
+
+    Returns:
+        Normals in the world frame, facing the camera; zero on the one-pixel border and where the
+        four neighbours span no plane.
+    """
+    positions = camera_rays(camera).to(depth) * depth
+    right = positions[1:-1, 2:] - positions[1:-1, :-2]
+    down = positions[2:, 1:-1] - positions[:-2, 1:-1]
+    # +x right and +y down: down x right points back at the camera.
+    inner = torch.nn.functional.normalize(torch.linalg.cross(down, right), dim=-1)
+    inner = inner @ camera.T_camera_world[:3, :3].to(depth)
+    return torch.nn.functional.pad(inner, (0, 0, 1, 1, 1, 1))

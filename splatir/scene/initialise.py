@@ -1,0 +1,157 @@
+"""Where Gaussians start: from points with or without normals, or from nothing but the cameras."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from splatir.maths.rotations import quat_from_normal
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import (
+    PARAMETER_SPACES,
+    SURFEL_LOG_THICKNESS,
+    GaussianModel,
+    Primitive,
+)
+from splatir.settings import Settings
+
+# Degree-0 basis function: colour = 0.5 + SH_DC * sh0.
+SH_DC = 0.28209479177387814
+
+
+@dataclass(frozen=True)
+class InitialisationSettings(Settings):
+    """How the first Gaussians are made.
+
+    Attributes:
+        num_points: Points sampled where the capture has none or too few of its own.
+        opacity: Opacity of every Gaussian at the start.
+        scale: Standard deviation in mean distances to the three nearest neighbours.
+        sh_degree: Highest spherical-harmonic degree of the radiance.
+    """
+
+    num_points: int = 16_000
+    opacity: float = 0.2
+    scale: float = 0.8
+    sh_degree: int = 3
+
+
+@dataclass(frozen=True)
+class SeedPoints:
+    """Points that Gaussians are made from.
+
+    Attributes:
+        positions: World frame.
+        colours_srgb: In [0, 1].
+        normals: Unit, world frame; zero where unknown.
+    """
+
+    positions: Float[Tensor, "n 3"]
+    colours_srgb: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+
+
+def model_from_points(
+    points: SeedPoints, primitive: Primitive, settings: InitialisationSettings, seed: int
+) -> GaussianModel:
+    """One Gaussian per point, as wide as the points are apart.
+
+    Args:
+        points: At least one point.
+        primitive: Surfels lie in the plane across the normal; a random one where it is unknown.
+        settings: Opacity, width and SH degree.
+        seed: For random orientations.
+
+    Raises:
+        ValueError: No points, or positions that are not finite.
+    """
+    n = points.positions.shape[0]
+    if n == 0 or not points.positions.isfinite().all():
+        raise ValueError(f"need at least one point with finite coordinates, got {n} points.")
+    generator = torch.Generator().manual_seed(seed)
+    known = points.normals.norm(dim=-1, keepdim=True) > 0.5
+    random_quats = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=-1)
+    scales = (settings.scale * neighbour_distance(points.positions))[:, None].repeat(1, 3)
+    raw_scales = scales.log()
+    if primitive == "surfel":
+        raw_scales[:, 2] = SURFEL_LOG_THICKNESS
+    num_sh = (settings.sh_degree + 1) ** 2
+    opacities = torch.full((n,), settings.opacity)
+    params = {
+        "means": points.positions,
+        "quats": torch.where(known, quat_from_normal(points.normals), random_quats),
+        "scales": raw_scales,
+        "opacities": PARAMETER_SPACES["opacities"].invert(opacities),
+        "sh0": ((points.colours_srgb - 0.5) / SH_DC)[:, None, :],
+        "shN": torch.zeros(n, num_sh - 1, 3),
+    }
+    return GaussianModel({key: value.float() for key, value in params.items()}, primitive)
+
+
+def neighbour_distance(positions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Mean distance of each point to its three nearest neighbours, in scene units.
+
+    Coincident points get the smallest positive distance of the set, a lone point 1e-2: a standard
+    deviation must be positive.
+    """
+    n = positions.shape[0]
+    if n == 1:
+        return torch.full((1,), 1e-2)
+    tree = KDTree(positions.numpy())
+    distances, _ = tree.query(positions.numpy(), k=min(4, n))
+    mean = torch.from_numpy(distances[:, 1:]).float().mean(dim=1)
+    positive = mean[mean > 0]
+    floor = float(positive.min()) if len(positive) else 1e-2
+    # Far outliers of a sparse model would start as splats that cover the whole view.
+    ceiling = 10.0 * float(mean.median()) if float(mean.median()) > 0 else float(mean.max())
+    return mean.clamp(floor, max(floor, ceiling))
+
+
+def focus_point(cameras: Sequence[Camera]) -> Float[Tensor, " 3"]:
+    """The point nearest to all optical axes in the least-squares sense, world frame.
+
+    Parallel axes leave it free along their direction; there it is taken near the cameras.
+    """
+    origins = torch.stack([camera.position_world for camera in cameras]).double()
+    forwards = torch.stack([camera.forward_world for camera in cameras]).double()
+    across = torch.eye(3, dtype=torch.float64) - forwards[:, :, None] * forwards[:, None, :]
+    # The small ridge only matters when all axes are parallel.
+    ridge = 1e-6 * len(cameras) * torch.eye(3, dtype=torch.float64)
+    centroid = origins.mean(0)
+    right = (across @ (origins - centroid)[:, :, None]).sum(0)
+    offset = torch.linalg.solve(across.sum(0) + ridge, right)[:, 0]
+    return (centroid + offset).float()
+
+
+def common_sphere(cameras: Sequence[Camera]) -> tuple[Float[Tensor, " 3"], float]:
+    """A sphere about the focus point that lies inside the view of half of the cameras.
+
+    Returns:
+        Centre and radius, world frame.
+    """
+    centre = focus_point(cameras)
+    radii = []
+    for camera in cameras:
+        distance = float((camera.position_world - centre).norm())
+        half_width = 0.5 * camera.width / float(camera.K[0, 0])
+        half_height = 0.5 * camera.height / float(camera.K[1, 1])
+        tangent = min(half_width, half_height)
+        radii.append(distance * tangent / (1.0 + tangent**2) ** 0.5)
+    return centre, float(torch.tensor(radii).median().clamp_min(1e-3))
+
+
+def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoints:
+    """Grey points, uniform in the cameras' common sphere."""
+    centre, radius = common_sphere(cameras)
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(count, 3, generator=generator)
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    distances = radius * torch.rand(count, 1, generator=generator) ** (1.0 / 3.0)
+    return SeedPoints(
+        positions=centre + directions * distances,
+        colours_srgb=torch.full((count, 3), 0.5),
+        normals=torch.zeros(count, 3),
+    )

@@ -51,8 +51,10 @@ class BuildNative(Command):
         """Compile into the tree of the wheel, or beside the sources for an editable install."""
         assert self.build_lib is not None
         package = ROOT if self.editable_mode else Path(self.build_lib)
-        for stale in (package / NATIVE).glob("*.so"):
-            stale.unlink()
+        if not self.editable_mode:
+            # setuptools keeps its build tree: libraries of an earlier build are not this one's.
+            for stale in (package / NATIVE).glob("*.so"):
+                stale.unlink()
         compiler = native_build()
         try:
             compiler.build(package / NATIVE)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import PIL.Image  # noqa: F401 - before any test imports pycolmap, see splatir/__init__.py
 import pytest
 import torch
 

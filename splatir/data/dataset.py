@@ -9,13 +9,61 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.scene.camera import Camera
+from splatir.settings import Settings, SettingsError
 
 DatasetKind = Literal["colmap", "transforms", "nerf-synthetic", "tensoir"]
 
 
 @dataclass(frozen=True)
+class DataSettings(Settings):
+    """How a folder is read; the defaults suit every supported layout.
+
+    Attributes:
+        downscale: Divide image width and height by this, at least 1. Folders `images_2`,
+            `images_4`, ... are used where they hold the files.
+        max_size: After `downscale`, shrink further until the longer side has at most this many
+            pixels; None for no limit. Images are never enlarged.
+        images: Image folder below the data folder, None to find it.
+        masks: Mask folder below the data folder, None for `masks` beside the images.
+        invert_masks: Masks mark what to ignore in white. By default white (above half) is kept.
+        test_every: Hold out every n-th image by sorted name where the data brings no split of its
+            own; 0 trains on all images.
+        format: Layout of the folder, "auto" to recognise it.
+        world: "auto" turns captures upright and scales them, and keeps synthetic scenes as they
+            are; "cameras" and "input" force the one or the other.
+        light: TensoIR only: train on rgba_<light>.png. None takes rgba.png, or the first light
+            that every view has.
+    """
+
+    downscale: float = 1.0
+    max_size: int | None = None
+    images: str | None = None
+    masks: str | None = None
+    invert_masks: bool = False
+    test_every: int = 8
+    format: Literal["auto", "colmap", "transforms", "nerf-synthetic", "tensoir"] = "auto"
+    world: Literal["auto", "cameras", "input"] = "auto"
+    light: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no data set can be read with.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        if not 1.0 <= self.downscale < float("inf"):
+            raise SettingsError(f"downscale must be at least 1, got {self.downscale}.")
+        if self.max_size is not None and self.max_size < 1:
+            raise SettingsError(f"max_size must be at least 1 pixel, got {self.max_size}.")
+        if self.test_every < 0 or self.test_every == 1:
+            raise SettingsError(
+                f"test_every must be 0 (no held-out views) or at least 2, got {self.test_every}."
+            )
+
+
+@dataclass(frozen=True)
 class Distortion:
-    """A lens that must be undone before the view is a pinhole one.
+    """A camera in its lens model's own terms.
 
     Attributes:
         model: COLMAP's camera model name, such as "OPENCV".
@@ -35,12 +83,16 @@ class View:
     """One photograph and the pinhole camera that took it.
 
     Attributes:
-        name: Unique within the data set; the image's path below the image folder, no extension.
+        name: Unique within the data set; the image's path below the image folder, no extension,
+            and never with "..".
         camera: Camera of the pixels that `images.load_photo` returns: after undistortion and
-            downscaling. World frame.
+            downscaling. World frame, float32.
         image_path: The file as it was found.
-        mask_path: File that marks the object (white = keep), or None.
-        distortion: How to undistort the file, or None for a pinhole image.
+        mask_path: File that marks the object (white = keep), or None. Resize it to the image.
+        distortion: How to undistort the file, or None for a pinhole image. It describes the file's
+            own pixels (same width and height). Undistortion comes before resizing and is
+            pycolmap's with default options, so `lens.pinhole` says what it gives.
+        invert_mask: White in `mask_path` means ignore, not keep.
     """
 
     name: str
@@ -48,6 +100,7 @@ class View:
     image_path: Path
     mask_path: Path | None = None
     distortion: Distortion | None = None
+    invert_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +108,7 @@ class SparsePoints:
     """Triangulated points of a structure-from-motion model.
 
     Attributes:
-        positions: World frame.
+        positions: World frame in a `Dataset`, input frame in a `Capture`.
         colours_srgb: In [0, 1].
     """
 
@@ -70,10 +123,11 @@ class Dataset:
     Attributes:
         root: Folder that was read.
         kind: Which reader recognised it.
-        train: Views to optimise on.
-        test: Held-out views.
-        points: Sparse points, or None where the format has none.
+        train: Views to optimise on, at least two.
+        test: Held-out views; empty where there are too few images or `test_every` is 0.
+        points: Sparse points, or None where the format has none or the file is empty.
         S_world_input: Similarity from the data's own frame to the world (+Z up); exports undo it.
+            Float64: inputs in geographic units lose centimetres in float32.
         has_background: Whether pixels outside the object show something real. False for data with
             alpha or masks.
         warnings: What is wrong with the data but does not stop training, one sentence each.

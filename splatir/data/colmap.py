@@ -1,0 +1,204 @@
+"""COLMAP models: cameras, poses and sparse points through pycolmap, images and masks by name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import torch
+
+from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, checked_pose
+from splatir.data.colmap_check import check_model
+from splatir.data.dataset import DataSettings, SparsePoints
+from splatir.data.image_files import find_image, find_mask
+from splatir.data.lens import check_lens, lens_from_colmap
+
+MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
+
+
+def find_model(root: Path) -> Path | None:
+    """The folder at or below `root` that holds a COLMAP model, or None."""
+    for folder in MODEL_FOLDERS:
+        if _extension(root / folder) is not None:
+            return root / folder
+    return None
+
+
+def read_colmap(root: Path, settings: DataSettings) -> Capture:
+    """Read a COLMAP folder; the input frame is the model's own.
+
+    Args:
+        root: Folder with `sparse/0`, `sparse` or `colmap/sparse/0` and the images, or the model's
+            own folder.
+        settings: `images` and `masks` name folders that are not found by themselves.
+
+    Raises:
+        FileNotFoundError: No model, or none of its images.
+        ValueError: A damaged model, no registered images, unusable cameras.
+    """
+    model = find_model(root)
+    if model is None:
+        raise FileNotFoundError(
+            f"no COLMAP model in {root}: looked for cameras, images and points3D (.bin or .txt) in "
+            f"{', '.join(MODEL_FOLDERS)}."
+        )
+    reconstruction = _read_model(model)
+    registered = [reconstruction.images[i] for i in reconstruction.reg_image_ids()]
+    if not registered:
+        raise ValueError(
+            f"{model} holds no registered images ({reconstruction.num_images()} unregistered). "
+            "Run COLMAP's mapper again; the photographs may overlap too little."
+        )
+    image_folder = _image_folder(root, model, [image.name for image in registered], settings)
+    mask_folder = _mask_folder(root, image_folder, settings)
+    lenses = {}
+    for camera_id in {image.camera_id for image in registered}:
+        lens = lens_from_colmap(reconstruction.cameras[camera_id])
+        check_lens(lens, f"{model}: camera {camera_id}")
+        lenses[camera_id] = lens
+    remarks, images = Remarks(), []
+    for image in registered:
+        path = find_image(image_folder, image.name)
+        if path is None:
+            remarks.note(
+                "{count} images of the model are missing and skipped: {names}.", image.name
+            )
+            continue
+        T_camera_input = torch.from_numpy(np.array(image.cam_from_world().matrix()))
+        images.append(
+            CapturedImage(
+                name=image.name,
+                image_path=path,
+                lens=lenses[image.camera_id],
+                T_camera_input=checked_pose(T_camera_input, f"{model}: image {image.name}"),
+                mask_path=None if mask_folder is None else find_mask(mask_folder, image.name),
+            )
+        )
+    if not images:
+        raise FileNotFoundError(
+            f"none of the {len(registered)} images of {model} is in {image_folder} (first: "
+            f"{registered[0].name}). Name the image folder with --data.images."
+        )
+    points, point_warnings = _points(reconstruction, model)
+    return Capture(
+        kind="colmap",
+        images=tuple(images),
+        image_folder=image_folder,
+        points=points,
+        split=_own_split(root, model),
+        warnings=(*_several_models(model), *remarks.sentences(), *point_warnings),
+    )
+
+
+def _extension(folder: Path) -> str | None:
+    """The extension of the model in `folder`, binary first as in pycolmap; None for no model."""
+    for extension in (".bin", ".txt"):
+        if all((folder / f"{name}{extension}").is_file() for name in ("cameras", "images")):
+            return extension
+    return None
+
+
+def _read_model(folder: Path) -> pycolmap.Reconstruction:
+    extension = _extension(folder)
+    assert extension is not None
+    if not (folder / f"points3D{extension}").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds cameras{extension} and images{extension} but no points3D{extension}. "
+            "Copy the whole model (without points an empty text file will do)."
+        )
+    check_model(folder, extension)
+    try:
+        reconstruction = pycolmap.Reconstruction()
+        if extension == ".bin":
+            reconstruction.read_binary(str(folder))
+        else:
+            reconstruction.read_text(str(folder))
+    except (ValueError, IndexError, KeyError, RuntimeError, MemoryError) as error:
+        # COLMAP's messages name its own source lines; only what follows is of use.
+        reason = str(error).split("] ", 1)[-1]
+        raise ValueError(
+            f"the COLMAP model in {folder} cannot be read: {reason}. "
+            "A file is damaged or belongs to another model."
+        ) from error
+    return reconstruction
+
+
+def _image_folder(root: Path, model: Path, names: list[str], settings: DataSettings) -> Path:
+    """The candidate folder that holds most of the images."""
+    if settings.images is not None:
+        folder = root / settings.images
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no image folder {folder} (--data.images).")
+        return folder
+    # From the model's own folder the capture lies one or two levels up.
+    above = [model / "..", model / "../.."] if model.resolve() == root.resolve() else []
+    bases = [root, root / "colmap", *above]
+    candidates = [base / "images" for base in bases] + [root]
+    existing = [folder for folder in candidates if folder.is_dir()]
+    counts = [sum(find_image(folder, name) is not None for name in names) for folder in existing]
+    best = existing[counts.index(max(counts))]
+    return best.resolve() if ".." in best.parts else best
+
+
+def _mask_folder(root: Path, image_folder: Path, settings: DataSettings) -> Path | None:
+    if settings.masks is not None:
+        folder = root / settings.masks
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no mask folder {folder} (--data.masks).")
+        return folder
+    folder = image_folder.with_name("masks")
+    return folder if folder.is_dir() else None
+
+
+def _points(
+    reconstruction: pycolmap.Reconstruction, model: Path
+) -> tuple[SparsePoints | None, tuple[str, ...]]:
+    points = list(reconstruction.points3D.values())
+    positions = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
+    colours = np.array([point.color for point in points], dtype=np.float64).reshape(-1, 3) / 255.0
+    finite = np.isfinite(positions).all(axis=1)
+    warnings = []
+    if not finite.all():
+        warnings.append(f"{int((~finite).sum())} points of {model} are not finite and are dropped.")
+    if not finite.any():
+        warnings.append(f"{model} holds no points: Gaussians will start at random positions.")
+        return None, tuple(warnings)
+    sparse = SparsePoints(torch.from_numpy(positions[finite]), torch.from_numpy(colours[finite]))
+    return sparse, tuple(warnings)
+
+
+def _several_models(model: Path) -> tuple[str, ...]:
+    if model.name != "0":
+        return ()
+    others = sorted(
+        folder.name
+        for folder in model.parent.iterdir()
+        if folder.is_dir() and folder.name.isdigit() and folder != model
+    )
+    if not others:
+        return ()
+    return (
+        f"COLMAP left {len(others) + 1} separate models in {model.parent}; only {model.name} is "
+        f"used, the images of {', '.join(others)} are not.",
+    )
+
+
+def _own_split(root: Path, model: Path) -> NamedSplit | None:
+    """`split.json` in the data folder: {"train": [names], "test": [names]}."""
+    path = next(
+        (p for p in (root / "split.json", root / "colmap" / "split.json") if p.is_file()), None
+    )
+    if path is None:
+        return None
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(lists, dict) or not isinstance(lists.get("test"), list):
+        raise ValueError(f'{path} must hold {{"train": [names], "test": [names]}}.')
+    train = lists.get("train")
+    return NamedSplit(
+        source=str(path),
+        train=frozenset(map(str, train)) if isinstance(train, list) else None,
+        test=frozenset(map(str, lists["test"])),
+    )

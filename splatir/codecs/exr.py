@@ -61,6 +61,8 @@ def _assemble(path: Path, planes: dict[str, np.ndarray]) -> ExrImage:
             for names in (_RED, _GREEN, _BLUE)
         ]
         luminance = planes.get(prefix + "Y")
+        if prefix + "RY" in planes:
+            raise ValueError(f"{path} holds luminance and chroma (Y, RY, BY). Export it as RGB.")
         if all(plane is None for plane in colour) and luminance is not None:
             colour = [luminance] * 3
         found = [plane for plane in colour if plane is not None]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.codecs.exr import read_exr
+from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
 from splatir.data.dataset import View
 from splatir.data.resample import area_average, check_matches_camera, undistort
@@ -105,6 +106,8 @@ def _read_colour(view: View) -> Photo:
     if path.suffix.lower() == ".exr":
         image = read_exr(path)
         return _linear_photo(view, image.rgb, image.alpha)
+    if path.suffix.lower() == ".hdr":
+        return _linear_photo(view, read_hdr(path), None)
     samples = read_ldr(path)
     if samples.shape[-1] in (1, 2):
         samples = np.concatenate([samples[..., :1]] * 3 + [samples[..., 1:]], axis=-1)

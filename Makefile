@@ -7,7 +7,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 INSTALLED := $(VENV)/.splatir-installed
 COMPILED := $(VENV)/.splatir-compiled
-DEMO_RUN := runs/demo/latest
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-slow lint demo clean
@@ -49,9 +48,6 @@ lint: venv
 
 demo: venv
 	$(PYTHON_IN_VENV) train.py --data assets/demo
-	$(VENV)/bin/splatir eval $(DEMO_RUN)
-	$(VENV)/bin/splatir export $(DEMO_RUN)
-	@echo 'Results: $(DEMO_RUN)/eval (scores, contact sheet), $(DEMO_RUN)/export (splat PLY)'
 
 clean:
 	rm -rf build dist splatir.egg-info .pytest_cache .ruff_cache .hypothesis $(INSTALLED) $(COMPILED)

@@ -1,0 +1,165 @@
+"""Which command runs, and how its errors reach the user."""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from splatir import __version__
+from splatir.settings import Settings, load
+
+# Set to anything to see the traceback of an error.
+DEBUG_VARIABLE = "SPLATIR_DEBUG"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One entry of the command line.
+
+    Attributes:
+        module: Module with a settings class and `run(settings)`; imported only when needed.
+        settings: Name of the settings class.
+        summary: One line for the overview.
+        positional: Field that may be given without its flag.
+    """
+
+    module: str
+    settings: str
+    summary: str
+    positional: str | None = None
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("splatir.commands.train", "TrainSettings", "train on a capture: --data DIR"),
+    "eval": Command(
+        "splatir.commands.evaluate", "EvalSettings", "score a run on its held-out views", "run"
+    ),
+    "export": Command(
+        "splatir.commands.export", "ExportSettings", "write a run as a splat PLY", "run"
+    ),
+    "info": Command(
+        "splatir.commands.info", "InfoSettings", "what a capture, run or PLY holds", "path"
+    ),
+    "bench raster": Command(
+        "splatir.commands.bench_raster", "BenchRasterSettings", "time a rasteriser backend"
+    ),
+    "bench step": Command(
+        "splatir.commands.bench_step", "BenchStepSettings", "time a training step, part by part"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; those of the process if None.
+
+    Returns:
+        Exit code: 0 done, 1 a fault in data or files, 2 a fault in the arguments, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"splatir {__version__}")
+        return 0
+    name, rest = _split_command(words)
+    if name is None:
+        print(f"error: unknown command '{' '.join(words[:2])}'.\n\n{_overview()}", file=sys.stderr)
+        return 2
+    return _guarded(name, rest)
+
+
+def _guarded(name: str, words: list[str]) -> int:
+    """Run a command; faults that its user can mend end in one line."""
+    warnings.showwarning = _print_warning
+    try:
+        command = COMMANDS[name]
+        module = importlib.import_module(command.module)
+        settings = _parse(name, command, getattr(module, command.settings), words)
+        module.run(settings)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        print(f"error: {_message(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) -> Settings:
+    """Flags over a preset over defaults."""
+    if command.positional and words and not words[0].startswith("-"):
+        words = [f"--{command.positional}", *words]
+    defaults = kind()
+    if any(field.name == "config" for field in fields(kind)):
+        preset = _flag_value(words, "--config")
+        if preset is not None:
+            defaults = load(_preset_path(preset), defaults)
+    return tyro.cli(kind, args=words, default=defaults, prog=f"splatir {name}")
+
+
+def _flag_value(words: list[str], flag: str) -> str | None:
+    for i, word in enumerate(words):
+        if word == flag and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _preset_path(preset: str) -> Path:
+    """A file, or the name of a preset that comes with the package."""
+    path = Path(preset)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    for folder in (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "presets"):
+        if (folder / f"{preset}.toml").is_file():
+            return folder / f"{preset}.toml"
+    return path
+
+
+def _split_command(words: list[str]) -> tuple[str | None, list[str]]:
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name, words[length:]
+    return None, words
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS) + 2
+    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"splatir {__version__}: Gaussian splatting from posed photographs",
+            "",
+            "usage: splatir COMMAND [--help] ...",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _message(error: BaseException) -> str:
+    """The error's text; errors of the system name the file and what went wrong."""
+    text = str(error).strip()
+    return text if text else type(error).__name__
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

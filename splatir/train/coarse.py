@@ -1,0 +1,40 @@
+"""Photos at reduced size, for the first part of a training."""
+
+import torch
+from torch import Tensor
+
+from splatir.data.images import Photo
+from splatir.scene.camera import Camera
+
+
+def reduced_photo(camera: Camera, photo: Photo, divisor: int) -> tuple[Camera, Photo]:
+    """Average blocks of `divisor` x `divisor` pixels, colour weighted by alpha.
+
+    Sizes that do not divide lose their last rows and columns: the camera's intrinsics are those of
+    the pixels that remain.
+
+    Args:
+        camera: View at full size.
+        photo: Its pixels.
+        divisor: At least 1; at most half the shorter side.
+    """
+    width, height = camera.width // divisor, camera.height // divisor
+    if divisor == 1 or min(width, height) < 2:
+        return camera, photo
+    scale = torch.tensor([[1.0 / divisor], [1.0 / divisor], [1.0]]).to(camera.K)
+    small = Camera(camera.K * scale, camera.T_camera_world, width, height)
+    crop = (slice(0, height * divisor), slice(0, width * divisor))
+    if photo.alpha is None:
+        rgb = _block_means(photo.rgb[crop], divisor)
+        return small, Photo(rgb, None, photo.encoding, photo.bits)
+    alpha = photo.alpha[crop]
+    mean_alpha = _block_means(alpha, divisor)
+    weighted = _block_means(photo.rgb[crop] * alpha, divisor)
+    rgb = torch.where(mean_alpha > 0, weighted / mean_alpha.clamp_min(1e-6), weighted)
+    return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits)
+
+
+def _block_means(image: Tensor, divisor: int) -> Tensor:
+    height, width, channels = image.shape
+    blocks = image.reshape(height // divisor, divisor, width // divisor, divisor, channels)
+    return blocks.mean(dim=(1, 3))

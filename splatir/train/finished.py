@@ -1,0 +1,59 @@
+"""A trained run as other commands need it: Gaussians, background, settings, frame."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.scene.gaussians import GaussianModel
+from splatir.train.run_folder import RunFolder
+from splatir.train.settings import TrainSettings
+from splatir.train.state import model_from_plain
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the newest checkpoint of a run holds.
+
+    Attributes:
+        folder: Where it came from.
+        settings: Of the training.
+        model: Gaussians, world frame.
+        background_srgb: Learned background, or None.
+        S_world_input: Similarity from the capture's frame to the world, float64.
+        step: Steps trained.
+        seconds: Time spent in them.
+    """
+
+    folder: RunFolder
+    settings: TrainSettings
+    model: GaussianModel
+    background_srgb: Float[Tensor, " 3"] | None
+    S_world_input: Float[Tensor, "4 4"]
+    step: int
+    seconds: float
+
+
+def load_run(root: Path, device: torch.device) -> FinishedRun:
+    """Read a run folder.
+
+    Raises:
+        FileNotFoundError: No run, or no usable checkpoint in it.
+        ValueError: A file of it is broken.
+    """
+    folder = RunFolder(root)
+    settings = folder.settings()
+    checkpoint = folder.load_latest()
+    state = checkpoint["state"]
+    background = state["background"]
+    return FinishedRun(
+        folder,
+        settings,
+        model_from_plain(state, device),
+        None if background is None else background.to(device),
+        checkpoint["S_world_input"],
+        state["step"],
+        state["seconds"],
+    )

@@ -1,0 +1,86 @@
+"""Everything a training run can be told, with its default."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from splatir.data.dataset import DataSettings
+from splatir.optim.densification import DensificationSettings
+from splatir.optim.losses import LossWeights
+from splatir.optim.parameters import LearningRates
+from splatir.scene.gaussians import Primitive
+from splatir.scene.initialise import InitialisationSettings
+from splatir.settings import Settings
+
+Background = Literal["auto", "white", "black", "random", "learned"]
+
+
+@dataclass(frozen=True)
+class ScheduleSettings(Settings):
+    """What changes over the steps of a stage.
+
+    Attributes:
+        sh_every: The SH degree in use grows by one after this part of the stage, repeatedly.
+        coarse_until: Until this part of the stage, images are trained at reduced size.
+        coarse_factor: Reduction of width and height in that time.
+    """
+
+    sh_every: float = 0.1
+    coarse_until: float = 0.15
+    coarse_factor: int = 2
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
+    """Train a splat on posed photographs.
+
+    Attributes:
+        data: Capture: a COLMAP, transforms.json, NeRF-synthetic or TensoIR folder.
+        config: TOML preset over the defaults; flags go on top. Presets lie in configs/.
+        output: Run folder; runs/<scene>/<timestamp> if not given.
+        resume: Continue this run folder exactly where its last checkpoint stands.
+        overwrite: Allow `output` to hold an earlier run, which is then replaced.
+        dataset: How the capture is read.
+        stages: Stages to train, in order.
+        steps: Training steps of the radiance stage; each renders one photo.
+        seed: Of everything random.
+        device: "auto" takes CUDA where there is one.
+        backend: Rasteriser; "auto" takes the fastest that the device has.
+        primitive: "surfel" (2DGS, good normals) or "ellipsoid" (3DGS).
+        antialiased: Scale opacity by the area lost to the pixel blur (ellipsoids only).
+        background: Behind the Gaussians in training: "auto" is random where photos have alpha or
+            masks, learned elsewhere.
+        photo_memory_gb: Decoded photos kept in memory at most.
+        eval_every: Steps between scores on the held-out views; 0 scores at the end only.
+        checkpoint_every: Steps between checkpoints; the last two are kept.
+        init: How the first Gaussians are made.
+        rates: Learning rates.
+        loss: Weights of the loss terms.
+        schedule: What changes over the steps.
+        densify: Where Gaussians are added and removed.
+    """
+
+    data: Path | None = None
+    config: Path | None = None
+    output: Path | None = None
+    resume: Path | None = None
+    overwrite: bool = False
+    dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
+    stages: tuple[Literal["radiance"], ...] = ("radiance",)
+    steps: int = 7000
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "reference", "cpu", "gsplat"] = "auto"
+    primitive: Primitive = "surfel"
+    antialiased: bool = False
+    background: Background = "auto"
+    photo_memory_gb: float = 4.0
+    eval_every: int = 1000
+    checkpoint_every: int = 1000
+    init: InitialisationSettings = field(default_factory=InitialisationSettings)
+    rates: LearningRates = field(default_factory=LearningRates)
+    loss: LossWeights = field(default_factory=LossWeights)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    densify: DensificationSettings = field(default_factory=DensificationSettings)

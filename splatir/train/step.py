@@ -1,0 +1,196 @@
+"""One training step: photo in, losses, gradients, and the parameters moved."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatir.data.images import Photo
+from splatir.maths.colour import srgb_from_linear
+from splatir.optim.densification import (
+    GradientStatistics,
+    Refinement,
+    add_mcmc_noise,
+    refine_default,
+    refine_mcmc,
+    reset_opacities,
+)
+from splatir.optim.losses import Target, needs_distortion, needs_normals, radiance_losses
+from splatir.optim.parameters import LearningRates, group
+from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.radiance import RadianceImage, render_radiance
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.train.settings import Background
+from splatir.train.stages import Stage
+from splatir.train.state import TrainState, generator_for
+
+# Purposes of random draws, so that no two share a generator.
+VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE = range(4)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the state before the step is still good."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step needs and does not change.
+
+    Attributes:
+        stage: Losses, schedule and densification.
+        rasterizer: Backend.
+        rates: Learning rates.
+        extent: Radius of the scene, scene units.
+        background: How the background is chosen; never "auto".
+        antialiased: As in the settings.
+        seed: Of everything random.
+    """
+
+    stage: Stage
+    rasterizer: RasterBackend
+    rates: LearningRates
+    extent: float
+    background: Background
+    antialiased: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step measured.
+
+    Attributes:
+        loss: Sum of the weighted terms.
+        terms: Each weighted term.
+        psnr: Of the training view, in sRGB over the step's background, dB.
+        refinement: Gaussians added and removed after the step.
+    """
+
+    loss: float
+    terms: dict[str, float]
+    psnr: float
+    refinement: Refinement
+
+
+def train_step(state: TrainState, context: StepContext, camera: Camera, photo: Photo) -> StepReport:
+    """Do one step in place.
+
+    Args:
+        state: Advanced by one step.
+        context: What stays the same.
+        camera: View, on the training device, at the size of `photo`.
+        photo: Pixels.
+
+    Raises:
+        NonFiniteLoss: Before any parameter is changed.
+    """
+    stage, step = context.stage, state.step
+    progress = stage.progress(step)
+    background = _background(state, context)
+    target = make_target(photo, background.detach())
+    image = render_radiance(
+        state.model,
+        camera,
+        context.rasterizer,
+        background,
+        stage.sh_degree(step),
+        _options(state.model, context, progress),
+    )
+    terms = radiance_losses(
+        image, target, camera, state.model, stage.loss, context.extent, progress
+    )
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(loss.isfinite()):
+        values = {name: float(term) for name, term in terms.items()}
+        raise NonFiniteLoss(f"the loss of step {step} is not finite: {values}.")
+    loss.backward()
+    group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    refinement = _densify(state, context, image, camera)
+    state.step += 1
+    return StepReport(
+        float(loss.detach()),
+        {name: float(term.detach()) for name, term in terms.items()},
+        _psnr(image.rgb_srgb.detach(), target.rgb_srgb),
+        refinement,
+    )
+
+
+def make_target(photo: Photo, background_srgb: Tensor) -> Target:
+    """The photo as the splat should look over a background: sRGB, straight alpha, clipped.
+
+    Args:
+        photo: Pixels; linear ones are encoded.
+        background_srgb: [3], sRGB.
+    """
+    rgb = photo.rgb.to(background_srgb.device)
+    if photo.encoding == "linear":
+        rgb = srgb_from_linear(rgb.clamp(0.0, 1.0))
+    if photo.alpha is None:
+        return Target(rgb, None)
+    alpha = photo.alpha.to(background_srgb.device)
+    return Target(torch.lerp(background_srgb.expand_as(rgb), rgb, alpha), alpha)
+
+
+def _background(state: TrainState, context: StepContext) -> Tensor:
+    device = state.model.means.device
+    if state.background is not None:
+        return state.background
+    if context.background == "random":
+        generator = generator_for(context.seed, state.step, BACKGROUND)
+        return torch.rand(3, generator=generator).to(device)
+    return torch.full((3,), 1.0 if context.background == "white" else 0.0, device=device)
+
+
+def _options(model: GaussianModel, context: StepContext, progress: float) -> RasterOptions:
+    loss = context.stage.loss
+    normals = needs_normals(model, loss, progress)
+    distortion = needs_distortion(model, loss)
+    return RasterOptions(
+        depth=normals or distortion,
+        normals=normals,
+        distortion=distortion,
+        antialiased=context.antialiased and model.primitive == "ellipsoid",
+        absgrad=context.stage.densify.absgrad,
+    )
+
+
+def _densify(
+    state: TrainState, context: StepContext, image: RadianceImage, camera: Camera
+) -> Refinement:
+    settings, step = context.stage.densify, state.step
+    refinement = Refinement()
+    if settings.strategy == "none":
+        return refinement
+    generator = generator_for(context.seed, step, REFINEMENT)
+    if settings.strategy == "default":
+        if step < settings.stop * context.stage.steps:
+            state.statistics.add(image.raster.screen, camera.width, camera.height)
+        if context.stage.refines(step):
+            refinement = refine_default(
+                state.model,
+                state.optimizer,
+                state.statistics,
+                settings,
+                context.extent,
+                prune_large=0 < settings.reset_every < step,
+                generator=generator,
+            )
+            state.statistics = GradientStatistics.zeros(
+                state.model.num_gaussians, state.model.means.device
+            )
+        if context.stage.resets_opacity(step):
+            reset_opacities(state.model, state.optimizer, settings)
+    elif settings.strategy == "mcmc":
+        if context.stage.refines(step):
+            refinement = refine_mcmc(state.model, state.optimizer, settings, generator)
+        noise = generator_for(context.seed, step, NOISE)
+        add_mcmc_noise(state.model, state.optimizer, settings.mcmc_noise, noise)
+    return refinement
+
+
+def _psnr(image: Tensor, target: Tensor) -> float:
+    error = float((image - target).square().mean())
+    return -10.0 * float(torch.tensor(max(error, 1e-10)).log10())

@@ -4,7 +4,7 @@ Semantics are gsplat 1.5.3's, whatever the backend: docs/rasteriser.md lists the
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -58,7 +58,8 @@ class ScreenSpace:
         radii: Half extents of the splat's rectangle in pixels; (0, 0) for culled splats.
         probe: Tensor whose gradient, once `backward` has run, is that of the loss with respect to
             the splat's screen position: `means2d` itself for ellipsoids, a tensor of zeros that
-            stands for it for surfels (gsplat's `gradient_2dgs`). Retains its gradient.
+            stands for it for surfels (gsplat's `gradient_2dgs`). Retains its gradient where the
+            geometry requires one.
     """
 
     means2d: Float[Tensor, "n 2"]
@@ -117,6 +118,7 @@ class RasterOutput:
         return self.depth / self.alpha.clamp_min(1e-10)
 
 
+@runtime_checkable
 class RasterBackend(Protocol):
     """Turns Gaussians into images of features."""
 

@@ -103,8 +103,6 @@ def _view(
     K, width, height = pinhole(stored.lens)
     undistorted = Camera(K, image.T_camera_input, width, height)
     camera = undistorted.resized(*_target_size(width, height, stored.downscale, settings.max_size))
-    if image.mask_path is not None:
-        _check_mask(image, stored)
     return View(
         name=name,
         camera=camera.in_world(S_world_input).to(dtype=torch.float32),
@@ -125,30 +123,27 @@ def _target_size(width: int, height: int, factor: float, max_size: int | None) -
 def _choose_file(
     image: CapturedImage, image_folder: Path | None, settings: DataSettings, remarks: Remarks
 ) -> _StoredImage:
-    """The downscaled file if there is a fitting one, else the full-size file."""
-    lens = image.lens
-    width, height = image_size(image.image_path)
-    if (width, height) != (lens.width, lens.height):
-        if not _same_picture(width, height, lens):
+    """The downscaled file if there is a fitting one, else the full-size file.
+
+    Masks are as large as the full image, so images with one are read at full size.
+    """
+    lens = _lens_of_file(image, remarks)
+    if image.mask_path is not None:
+        mask_size = image_size(image.mask_path)
+        if mask_size != (lens.width, lens.height):
             raise ValueError(
-                f"{image.image_path} has {width}x{height} pixels but its camera was calibrated for "
-                f"{lens.width}x{lens.height}. Use the images that the poses were computed from "
-                "(not rotated, cropped or stretched)."
+                f"mask {image.mask_path} has {mask_size[0]}x{mask_size[1]} pixels, its image "
+                f"{image.image_path} has {lens.width}x{lens.height}. Masks must be as large as "
+                "their images."
             )
-        remarks.note(
-            "{count} images have another size than their cameras; intrinsics are scaled: {names}.",
-            image.name,
-        )
-        lens = rescaled(lens, width, height)
-    factor = int(settings.downscale)
-    if image_folder is not None and factor > 1 and factor == settings.downscale:
+    elif image_folder is not None and settings.downscale in range(2, 65):
+        factor = int(settings.downscale)
         folder = image_folder.with_name(f"{image_folder.name}_{factor}")
-        smaller = find_image(folder, image.name) if folder.is_dir() else None
-        if smaller is not None:
-            small_width, small_height = image_size(smaller)
-            if abs(small_width - width / factor) <= 1 and abs(small_height - height / factor) <= 1:
-                small_lens = rescaled(lens, small_width, small_height)
-                return _StoredImage(smaller, small_lens, 1.0)
+        path = find_image(folder, image.name) if folder.is_dir() else None
+        if path is not None:
+            width, height = image_size(path)
+            if abs(width - lens.width / factor) <= 1 and abs(height - lens.height / factor) <= 1:
+                return _StoredImage(path, rescaled(lens, width, height), 1.0)
             remarks.note(
                 f"{{count}} files in {folder.name} are not 1/{factor} of the full size; the full "
                 "images are used: {names}.",
@@ -157,20 +152,28 @@ def _choose_file(
     return _StoredImage(image.image_path, lens, settings.downscale)
 
 
-def _same_picture(width: int, height: int, lens: Distortion) -> bool:
-    """Whether the file is the calibrated picture at another size, to within a pixel."""
-    return (
-        abs(width * lens.height / lens.width - height) <= 1
-        or abs(height * lens.width / lens.height - width) <= 1
+def _lens_of_file(image: CapturedImage, remarks: Remarks) -> Distortion:
+    """The lens scaled to the pixels that the file really has.
+
+    Raises:
+        ValueError: The file is not the calibrated picture, to within a pixel.
+    """
+    lens = image.lens
+    width, height = image_size(image.image_path)
+    if (width, height) == (lens.width, lens.height):
+        return lens
+    off_by = min(
+        abs(width * lens.height / lens.width - height),
+        abs(height * lens.width / lens.height - width),
     )
-
-
-def _check_mask(image: CapturedImage, stored: _StoredImage) -> None:
-    """A mask may be stored at another size than its image, but must show the same picture."""
-    assert image.mask_path is not None
-    width, height = image_size(image.mask_path)
-    if not _same_picture(width, height, stored.lens):
+    if off_by > 1:
         raise ValueError(
-            f"mask {image.mask_path} has {width}x{height} pixels, its image {stored.path} has "
-            f"{stored.lens.width}x{stored.lens.height}. Make the mask from this image."
+            f"{image.image_path} has {width}x{height} pixels but its camera was calibrated for "
+            f"{lens.width}x{lens.height}. Use the images that the poses were computed from "
+            "(not rotated, cropped or stretched)."
         )
+    remarks.note(
+        "{count} images have another size than their cameras; intrinsics are scaled: {names}.",
+        image.name,
+    )
+    return rescaled(lens, width, height)

@@ -77,7 +77,7 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
     if not images:
         raise FileNotFoundError(
             f"none of the {len(registered)} images of {model} is in {image_folder} (first: "
-            f"{registered[0].name}). Name the image folder with --data.images."
+            f"{registered[0].name}). Name the image folder with --images."
         )
     points, point_warnings = _points(reconstruction, model)
     return Capture(
@@ -128,7 +128,7 @@ def _image_folder(root: Path, model: Path, names: list[str], settings: DataSetti
     if settings.images is not None:
         folder = root / settings.images
         if not folder.is_dir():
-            raise FileNotFoundError(f"no image folder {folder} (--data.images).")
+            raise FileNotFoundError(f"no image folder {folder} (--images).")
         return folder
     # From the model's own folder the capture lies one or two levels up.
     above = [model / "..", model / "../.."] if model.resolve() == root.resolve() else []
@@ -144,7 +144,7 @@ def _mask_folder(root: Path, image_folder: Path, settings: DataSettings) -> Path
     if settings.masks is not None:
         folder = root / settings.masks
         if not folder.is_dir():
-            raise FileNotFoundError(f"no mask folder {folder} (--data.masks).")
+            raise FileNotFoundError(f"no mask folder {folder} (--masks).")
         return folder
     folder = image_folder.with_name("masks")
     return folder if folder.is_dir() else None

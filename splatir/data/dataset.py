@@ -88,7 +88,7 @@ class View:
         camera: Camera of the pixels that `images.load_photo` returns: after undistortion and
             downscaling. World frame, float32.
         image_path: The file as it was found.
-        mask_path: File that marks the object (white = keep), or None. Resize it to the image.
+        mask_path: File that marks the object (white = keep), or None. As large as the image file.
         distortion: How to undistort the file, or None for a pinhole image. It describes the file's
             own pixels (same width and height). Undistortion comes before resizing and is
             pycolmap's with default options, so `lens.pinhole` says what it gives.

@@ -44,9 +44,10 @@ def find_image(folder: Path, name: str) -> Path | None:
 
 
 def find_mask(folder: Path, name: str) -> Path | None:
-    """The mask of image `name`: COLMAP's `name.png`, or the same stem with any extension."""
+    """The mask of image `name`: COLMAP's `name.png`, or the same stem with any LDR extension."""
     colmap_name = folder / f"{name}.png"
-    return colmap_name if colmap_name.is_file() else find_image(folder, name)
+    mask = colmap_name if colmap_name.is_file() else find_image(folder, name)
+    return None if mask is None or mask.suffix.lower() in (".exr", ".hdr") else mask
 
 
 def has_alpha_channel(path: Path) -> bool:

@@ -12,7 +12,7 @@ from splatir.codecs.exr import read_exr
 from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
 from splatir.data.dataset import View
-from splatir.data.resample import area_average, check_matches_camera, undistort
+from splatir.data.resample import area_average, check_matches_camera, resize, undistort
 
 # Weight of uncovered pixels in alpha-weighted means: keeps their colour defined, moves covered
 # ones by less than 1e-3 of an 8-bit step.
@@ -37,7 +37,7 @@ class Photo:
     bits: Literal[8, 16, 32]
 
 
-def load_photo(view: View, invert_mask: bool = False) -> Photo:
+def load_photo(view: View) -> Photo:
     """Read, undistort and resize a view's image and mask.
 
     Coverage is the product of the file's alpha and the mask. Resizing averages area in the file's
@@ -47,7 +47,7 @@ def load_photo(view: View, invert_mask: bool = False) -> Photo:
 
     Args:
         view: The view.
-        invert_mask: Read masks as black = keep.
+        invert_mask: Read the mask as black = keep, even if the view does not say so.
 
     Returns:
         Pixels of `view.camera`.
@@ -61,18 +61,18 @@ def load_photo(view: View, invert_mask: bool = False) -> Photo:
     height, width = rgb.shape[:2]
     if view.mask_path is not None:
         mask = _read_mask(view, width, height)
-        mask = 1.0 - mask if invert_mask else mask
+        mask = 1.0 - mask if view.invert_mask else mask
         alpha = mask if alpha is None else alpha * mask
     check_matches_camera(view, width, height)
     if view.distortion is None and (width, height) == (view.camera.width, view.camera.height):
         return Photo(rgb, alpha, file.encoding, file.bits)
     if alpha is None:
         return Photo(_resample(rgb, view)[0], None, file.encoding, file.bits)
-    weight = alpha + _UNCOVERED_WEIGHT
-    resampled, inside = _resample(torch.cat([rgb * weight, weight], dim=-1), view)
-    rgb, weight = resampled[..., :3] / resampled[..., 3:], resampled[..., 3:]
-    alpha = ((weight - _UNCOVERED_WEIGHT) * inside).clamp(0.0, 1.0)
-    return Photo(rgb, alpha, file.encoding, file.bits)
+    weighted = torch.cat([rgb * (alpha + _UNCOVERED_WEIGHT), alpha], dim=-1)
+    resampled, inside = _resample(weighted, view)
+    alpha = resampled[..., 3:]
+    rgb = resampled[..., :3] / (alpha + _UNCOVERED_WEIGHT)
+    return Photo(rgb, (alpha * inside).clamp(0.0, 1.0), file.encoding, file.bits)
 
 
 def mask_polarity_warning(alpha: Float[Tensor, "h w 1"]) -> str | None:
@@ -136,21 +136,35 @@ def _linear_photo(view: View, rgb: np.ndarray, alpha: np.ndarray | None) -> Phot
 def _read_mask(view: View, width: int, height: int) -> Float[Tensor, "h w 1"]:
     """Coverage in [0, 1] from a grey, RGB or RGBA mask file."""
     assert view.mask_path is not None
-    samples = read_ldr(view.mask_path)
-    if samples.shape[:2] != (height, width):
-        raise ValueError(
-            f"mask {view.mask_path} is {samples.shape[1]}x{samples.shape[0]} pixels, its image "
-            f"{view.image_path} is {width}x{height}. Masks must be as large as their images."
+    mask = _grey_mask(read_ldr(view.mask_path))
+    mask_height, mask_width = mask.shape[:2]
+    if (mask_width, mask_height) == (width, height):
+        return mask
+    # A mask of the full-size image may serve its downscaled copy: same picture within a pixel.
+    if (
+        min(
+            abs(mask_width * height / width - mask_height),
+            abs(mask_height * width / height - mask_width),
         )
+        > 1
+    ):
+        raise ValueError(
+            f"mask {view.mask_path} is {mask_width}x{mask_height} pixels, its image "
+            f"{view.image_path} is {width}x{height}. Make the mask from this image."
+        )
+    return resize(mask, width, height)
+
+
+def _grey_mask(samples: np.ndarray) -> Float[Tensor, "h w 1"]:
+    """Values of a mask file in [0, 1], whatever its channels."""
     if samples.max() == 1:  # Label images: 0 and 1 instead of 0 and 255.
         return torch.from_numpy(samples.max(axis=-1, keepdims=True).astype(np.float32))
     values = _unit_range(samples)
-    has_alpha = values.shape[-1] in (2, 4)
-    grey = values[..., : -1 if has_alpha else None].mean(dim=-1, keepdim=True)
-    if not has_alpha:
-        return grey
+    if values.shape[-1] in (1, 3):
+        return values.mean(dim=-1, keepdim=True)
+    grey, alpha = values[..., :-1].mean(dim=-1, keepdim=True), values[..., -1:]
     # A mask kept in alpha alone has one colour everywhere; otherwise both say what to keep.
-    return values[..., -1:] if grey.max() == grey.min() else grey * values[..., -1:]
+    return alpha if grey.max() == grey.min() else grey * alpha
 
 
 def _unit_range(samples: np.ndarray) -> Float[Tensor, "h w c"]:

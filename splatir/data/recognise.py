@@ -25,9 +25,7 @@ def recognise(root: Path) -> DatasetKind:
         FileNotFoundError: No such folder, or an empty one.
         ValueError: A folder of no known layout.
     """
-    if not root.is_dir():
-        problem = "is a file, not a folder" if root.exists() else "does not exist"
-        raise FileNotFoundError(f"data folder {root} {problem}. Expected {_LOOKED_FOR}.")
+    _require_folder(root)
     if (root / "transforms_train.json").is_file():
         return "nerf-synthetic"
     if (root / "transforms.json").is_file():
@@ -61,10 +59,15 @@ def read_dataset(root: Path, settings: DataSettings | None = None) -> Dataset:
             what was expected and what to do.
     """
     settings = settings or DataSettings()
-    kind = recognise(root)
-    if settings.format != "auto":
-        kind = settings.format
+    _require_folder(root)
+    kind = recognise(root) if settings.format == "auto" else settings.format
     return assemble(root, _READERS[kind](root, settings), settings)
+
+
+def _require_folder(root: Path) -> None:
+    if not root.is_dir():
+        problem = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FileNotFoundError(f"data folder {root} {problem}. Expected {_LOOKED_FOR}.")
 
 
 _READERS = {

@@ -74,7 +74,7 @@ def _image_name(folders: list[Path], settings: DataSettings) -> tuple[str, tuple
     if len(common) == 1:
         return common[0], ()
     lights = ", ".join(name[len("rgba_") : -len(".png")] for name in common)
-    return common[0], (f"several lights ({lights}): {common[0]} is used; --data.light chooses.",)
+    return common[0], (f"several lights ({lights}): {common[0]} is used; --light chooses.",)
 
 
 def _captured_image(folder: Path, image_path: Path) -> CapturedImage:

@@ -97,7 +97,7 @@ def _common_folder(root: Path, file: TransformsFile, settings: DataSettings) -> 
     if settings.images is not None:
         folder = root / settings.images
         if not folder.is_dir():
-            raise FileNotFoundError(f"no image folder {folder} (--data.images).")
+            raise FileNotFoundError(f"no image folder {folder} (--images).")
         return folder
     firsts = {_parts(frame["file_path"])[:-1][:1] for frame in file.frames}
     first = firsts.pop() if len(firsts) == 1 else ()
@@ -162,7 +162,7 @@ def _mask(
     if settings.masks is not None:
         folder = root / settings.masks
         if not folder.is_dir():
-            raise FileNotFoundError(f"no mask folder {folder} (--data.masks).")
+            raise FileNotFoundError(f"no mask folder {folder} (--masks).")
         return find_mask(folder, name)
     listed = frame.get("mask_path")
     if isinstance(listed, str):

@@ -30,10 +30,9 @@ $(INSTALLED): pyproject.toml setup.py
 
 # Compiles again, without pip, when only the kernels have changed.
 $(COMPILED): $(INSTALLED) splatir/native/build.py $(wildcard splatir/native/src/*)
-	@$(PYTHON_IN_VENV) -c 'import sys; from splatir.native.library import available; sys.exit(not available())' || \
-		$(PYTHON_IN_VENV) -m splatir.native.build || \
-		echo 'warning: without the native library only the reference rasteriser works on CPU, hundreds of times slower'
-	@touch $@
+	@if $(PYTHON_IN_VENV) -c 'import sys; from splatir.native.library import available; sys.exit(not available())' || \
+		$(PYTHON_IN_VENV) -m splatir.native.build; then touch $@; else \
+		echo 'warning: without the native library only the reference rasteriser works on CPU, hundreds of times slower'; fi
 
 test: venv
 	$(PYTHON_IN_VENV) -m pytest -q

@@ -9,14 +9,16 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pycolmap
 import pytest
 from PIL import Image
 
 import splatir
-from splatir import presets
+from splatir import presets, settings
 from splatir.native.build import instruction_sets, library_name
+from splatir.train.settings import TrainSettings
 from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +87,26 @@ def test_presets_say_their_purpose_first() -> None:
     for name in presets.names():
         first = presets.find(name).read_text(encoding="utf-8").splitlines()[0]
         assert first.startswith("# ") and first.endswith("."), f"{name}: {first}"
+
+
+def leaves(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Values of a nested dict by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= leaves(value, f"{where}{key}.")
+        else:
+            found[where + key] = value
+    return found
+
+
+def test_presets_load_and_hold_only_what_differs_from_the_defaults() -> None:
+    defaults = leaves(settings.to_plain(TrainSettings()))
+    for name in presets.names():
+        settings.load(presets.find(name), TrainSettings())
+        preset = leaves(tomllib.loads(presets.find(name).read_text(encoding="utf-8")))
+        same = [key for key, value in preset.items() if defaults.get(key) == value]
+        assert preset and not same, f"{name} repeats defaults: {same}"
 
 
 def test_a_preset_is_found_by_name_and_by_path(

@@ -250,3 +250,27 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     for read in (read_exr, read_hdr, read_ldr):
         with pytest.raises(ValueError, match=r"no image file .*gone"):
             read(tmp_path / "gone")
+
+
+def test_failed_writes_keep_the_old_file_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hdr(tmp_path / "a.hdr", high_range(2, 8))
+    before = (tmp_path / "a.hdr").read_bytes()
+
+    def full_disk(path: Path, body: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(body[:10])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_hdr(tmp_path / "a.hdr", high_range(2, 8))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.hdr"]
+    assert (tmp_path / "a.hdr").read_bytes() == before
+
+
+def test_writing_into_a_missing_folder_is_named(tmp_path: Path) -> None:
+    for write in (write_exr, write_hdr):
+        with pytest.raises(FileNotFoundError, match=r"no folder .*gone"):
+            write(tmp_path / "gone" / "a", high_range(2, 8))

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from splatir.codecs.exr import write_exr
 from splatir.codecs.hdr import write_hdr
 from splatir.data.dataset import Distortion, View
 from splatir.data.images import load_photo, mask_polarity_warning
+from splatir.data.lens import pinhole
 from splatir.data.resample import area_average
 from splatir.maths.colour import srgb_from_linear
 from splatir.scene.camera import Camera
@@ -205,7 +207,7 @@ def test_masks_of_every_kind_mean_white_is_kept(tmp_path: Path, kind: str) -> No
     alpha = load_photo(view).alpha
     assert alpha is not None
     np.testing.assert_array_equal(alpha[..., 0].numpy(), keep)
-    inverted = load_photo(view, invert_mask=True).alpha
+    inverted = load_photo(replace(view, invert_mask=True)).alpha
     assert inverted is not None
     np.testing.assert_array_equal(inverted[..., 0].numpy(), 1 - keep)
 
@@ -219,11 +221,23 @@ def test_mask_and_alpha_multiply(tmp_path: Path) -> None:
     np.testing.assert_allclose(alpha[..., 0].numpy(), expected, atol=1e-6)
 
 
-def test_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
     image = saved(random_bytes(6, 8, 3), tmp_path / "a.png")
-    mask = saved(random_bytes(3, 4), tmp_path / "m.png")
-    with pytest.raises(ValueError, match=r"m\.png is 4x3 pixels.*a\.png is 8x6"):
+    mask = saved(random_bytes(8, 6), tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png is 6x8 pixels.*a\.png is 8x6"):
         load_photo(view_of(image, 8, 6, mask))
+
+
+def test_masks_of_the_full_size_serve_downscaled_images(tmp_path: Path) -> None:
+    image = saved(random_bytes(6, 8, 3), tmp_path / "a.png")
+    keep = random_bytes(24, 32)
+    alpha = load_photo(view_of(image, 8, 6, saved(keep, tmp_path / "m.png"))).alpha
+    assert alpha is not None
+    means = keep.reshape(6, 4, 8, 4).mean((1, 3)) / 255
+    np.testing.assert_allclose(alpha[..., 0].numpy(), means, atol=1e-6)
+    small = saved(np.full((3, 4), 255, np.uint8), tmp_path / "small.png")
+    alpha = load_photo(view_of(image, 8, 6, small)).alpha
+    assert alpha is not None and float(alpha.min()) == 1.0
 
 
 def test_mask_polarity_is_judged_by_rim_and_centre() -> None:
@@ -425,3 +439,15 @@ def test_rendered_exr_and_png_show_the_same_object(shared_data: Path) -> None:
     # Half a step of 8 bits, and a half float's rounding.
     assert float((shown - encoded.rgb)[is_solid].abs().max()) < 0.5 / 255 + 3e-4
     assert float((linear.alpha - encoded.alpha).abs().max()) < 0.5 / 255 + 3e-4
+
+
+@pytest.mark.parametrize("model", LENSES)
+def test_the_readers_pinhole_camera_sees_only_the_file(tmp_path: Path, model: str) -> None:
+    """No pixel of the undistorted camera that readers choose lies past the file's edge."""
+    lens = Distortion(model, LENSES[model], 160, 120)
+    K, width, height = pinhole(lens)
+    image = saved(np.full((120, 160, 4), 255, np.uint8), tmp_path / "a.png")
+    view = View("v", Camera(K.float(), torch.eye(4), width, height), image, None, lens)
+    alpha = load_photo(view).alpha
+    assert alpha is not None
+    assert float((alpha < 0.999).float().mean()) < 0.01

@@ -1,12 +1,13 @@
 """How are OpenEXR images (scene-linear, half or float, optional alpha) read and written?"""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import OpenEXR
 from jaxtyping import Float32
+
+from splatir.codecs.partial import partial_file
 
 EXR_MAGIC = b"\x76\x2f\x31\x01"
 _HALF_MAX = 65504.0
@@ -111,6 +112,10 @@ def write_exr_channels(
         path: File to make or replace.
         planes: Channel name to values, all of one size.
         half: Store 16-bit floats; finite values beyond +-65,504 become that.
+
+    Raises:
+        ValueError: No channels, no pixels or channels of several sizes.
+        OSError: The file cannot be written, for instance because the disk is full.
     """
     sizes = {plane.shape for plane in planes.values()}
     if len(sizes) != 1 or 0 in next(iter(sizes)):
@@ -120,10 +125,12 @@ def write_exr_channels(
         name: np.ascontiguousarray(_to_half(plane) if half else plane.astype(np.float32))
         for name, plane in planes.items()
     }
-    partial = path.with_name(path.name + ".partial")
-    with OpenEXR.File(header, stored) as file:
-        file.write(str(partial))
-    os.replace(partial, path)
+    with partial_file(path) as partial:
+        try:
+            with OpenEXR.File(header, stored) as file:
+                file.write(str(partial))
+        except RuntimeError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def _to_half(plane: np.ndarray) -> np.ndarray:

@@ -47,7 +47,6 @@ def load_photo(view: View) -> Photo:
 
     Args:
         view: The view.
-        invert_mask: Read the mask as black = keep, even if the view does not say so.
 
     Returns:
         Pixels of `view.camera`.

@@ -4,14 +4,17 @@ import functools
 import math
 
 import numpy as np
-import pycolmap
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from splatir.data.dataset import Distortion, View
+from splatir.data.lens import colmap_camera, rescaled
 from splatir.scene.camera import Camera
+
+# Share of a file pixel that the sampling grid may be coarser; the file is not that sharp anyway.
+_UNDERSAMPLING = 0.25
 
 
 def check_matches_camera(view: View, width: int, height: int) -> None:
@@ -67,6 +70,22 @@ def area_average(
     return _average_axis(_average_axis(values, height, 0), width, 1).contiguous()
 
 
+def resize(
+    values: Float[Tensor, "h w c"], width: int, height: int
+) -> Float[Tensor, "{height} {width} c"]:
+    """Area means where the image shrinks, bilinear interpolation where it grows.
+
+    Args:
+        values: Pixels.
+        width: New width.
+        height: New height.
+    """
+    old_height, old_width = values.shape[:2]
+    shrunk = area_average(values, min(width, old_width), min(height, old_height))
+    grown = F.interpolate(shrunk.permute(2, 0, 1)[None], (height, width), mode="bilinear")
+    return grown[0].permute(1, 2, 0).contiguous()
+
+
 def _average_axis(values: Tensor, size: int, axis: int) -> Tensor:
     """Area means along one axis, summed over the few old pixels that meet each new one."""
     old_size = values.shape[axis]
@@ -105,10 +124,11 @@ def undistort(
         each pixel that lies inside the file, in [0, 1].
     """
     height, width = values.shape[:2]
-    file_focal = _colmap_camera(distortion, width, height).mean_focal_length()
-    factor = max(1, math.ceil(file_focal / float(camera.K[0, 0]) - 0.25))
+    lens = rescaled(distortion, width, height)
+    ratio = colmap_camera(lens).focal_length_x / float(camera.K[0, 0])
+    factor = max(1, math.ceil(ratio - _UNDERSAMPLING))
     K = tuple(float(k) for k in camera.K.double().flatten())
-    grid = _sampling_grid(distortion, width, height, K, camera.width, camera.height, factor)
+    grid = _sampling_grid(lens, K, camera.width, camera.height, factor)
     sampled = F.grid_sample(
         values.permute(2, 0, 1)[None], grid[None], padding_mode="border", align_corners=False
     )[0].permute(1, 2, 0)
@@ -117,40 +137,21 @@ def undistort(
     return area_average(sampled, *size), area_average(inside, *size)
 
 
-def _colmap_camera(distortion: Distortion, width: int, height: int) -> pycolmap.Camera:
-    """COLMAP's camera of the file, for an image of the given size."""
-    camera = pycolmap.Camera(
-        model=distortion.model,
-        width=distortion.width,
-        height=distortion.height,
-        params=list(distortion.params),
-    )
-    if (width, height) != (distortion.width, distortion.height):
-        camera.rescale(width, height)
-    return camera
-
-
 # Views of one lens share the grid; more than one would hold hundreds of megabytes.
 @functools.lru_cache(maxsize=1)
 def _sampling_grid(
-    distortion: Distortion,
-    width: int,
-    height: int,
-    K: tuple[float, ...],
-    pinhole_width: int,
-    pinhole_height: int,
-    factor: int,
+    lens: Distortion, K: tuple[float, ...], width: int, height: int, factor: int
 ) -> Float[Tensor, "h2 w2 2"]:
     """Where each sub-pixel of the pinhole camera lies in the file: [-1, 1] from edge to edge."""
-    lens = _colmap_camera(distortion, width, height)
+    camera = colmap_camera(lens)
     fx, cx, fy, cy = K[0], K[2], K[4], K[5]
-    x = ((np.arange(pinhole_width * factor) + 0.5) / factor - cx) / fx
-    y = ((np.arange(pinhole_height * factor) + 0.5) / factor - cy) / fy
+    x = ((np.arange(width * factor) + 0.5) / factor - cx) / fx
+    y = ((np.arange(height * factor) + 0.5) / factor - cy) / fy
     grid = np.empty((len(y), len(x), 2), dtype=np.float32)
     rays = np.stack([x, np.empty_like(x), np.ones_like(x)], axis=-1)
     for row, value in enumerate(y):
         rays[:, 1] = value
-        pixels = np.asarray(lens.img_from_cam(rays))
-        grid[row] = pixels / (0.5 * width, 0.5 * height) - 1.0
+        pixels = np.asarray(camera.img_from_cam(rays))
+        grid[row] = pixels / (0.5 * lens.width, 0.5 * lens.height) - 1.0
     # Rays beyond what the lens model can image have no pixel: far outside.
     return torch.from_numpy(np.nan_to_num(grid, nan=2.0, posinf=2.0, neginf=-2.0))

@@ -131,6 +131,11 @@ class PhotoCache:
         return compact
 
 
+def compact_bytes(photo: Photo) -> int:
+    """Bytes that a photo takes in a `PhotoCache`."""
+    return _CompactPhoto.of(photo).memory_bytes
+
+
 @dataclass(frozen=True)
 class _CompactPhoto:
     """A photo whose tensors have the narrowest type that its source justifies."""

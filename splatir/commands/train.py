@@ -1,31 +1,33 @@
-"""`splatir train`: train a run and say where everything is."""
+"""`splatir train`: train a run, score it, export it, and say where everything is."""
 
-from splatir.commands.evaluate import write_evaluation
+from splatir.commands.evaluate import evaluate_run
 from splatir.commands.export import export_run
-from splatir.train.session import train
+from splatir.train.finished import load_run
+from splatir.train.session import pick_device, train
 from splatir.train.settings import TrainSettings
+
+__all__ = ["TrainSettings", "run"]
 
 
 def run(settings: TrainSettings) -> None:
     """Train, score, export, and print the next commands."""
     result = train(settings)
     root = result.run.root
-    write_evaluation(result.run)
-    ply = export_run(result.run)
-    print(f"\nrun      {root}")
-    if result.scores is not None:
-        means = result.scores.means()
-        print(
-            f"scores   test PSNR {means['psnr_full']:.2f} dB, SSIM {means['ssim']:.4f}, "
-            f"{len(result.scores.views)} views  ({result.run.evaluation})"
+    device = pick_device(settings.device)
+    finished = load_run(root, device)
+    scored = "none: the capture has no held-out views"
+    if result.has_held_out_views:
+        scores = evaluate_run(finished, device)
+        scored = (
+            f"test PSNR {scores['psnr_full']:.2f} dB, SSIM {scores['ssim']:.4f} over "
+            f"{scores['num_views']} views, see {result.run.evaluation}"
         )
-    else:
-        print("scores   none: the capture has no held-out views")
-    print(
-        f"splat    {ply}  ({result.state.model.num_gaussians:,} Gaussians, "
-        f"{result.state.seconds:.0f} s of training)"
-    )
+    ply = export_run(result.run)
+    count, seconds = finished.model.num_gaussians, finished.seconds
+    print(f"\nrun      {root}")
+    print(f"scores   {scored}")
+    print(f"splat    {ply}: {count:,} Gaussians, {seconds:.0f} s of training")
     print("\nnext:")
     print(f"  splatir eval {root} --json scores.json")
-    print(f"  splatir export {root}")
-    print(f"  splatir train --resume {root}")
+    print(f"  splatir export {root} --output splats.ply")
+    print(f"  splatir info {ply}")

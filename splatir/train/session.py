@@ -1,7 +1,7 @@
 """A training from settings to a finished run folder: data, stages, scores, checkpoints."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -38,11 +38,11 @@ class TrainingResult:
 
     Attributes:
         run: Its folder.
-        state: Final state.
+        has_held_out_views: Whether the capture has views to score it on.
     """
 
     run: RunFolder
-    state: TrainState
+    has_held_out_views: bool
 
 
 def pick_device(name: str) -> torch.device:
@@ -147,7 +147,7 @@ class _Session:
                 self.settings.seed,
             )
             self._run_stage(stage, context)
-        return TrainingResult(self.run, self.state)
+        return TrainingResult(self.run, bool(self.dataset.test))
 
     def _run_stage(self, stage: Stage, context: StepContext) -> None:
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, unit="step")
@@ -227,18 +227,18 @@ class _Session:
             self.backend,
             None if self.state.background is None else self.state.background.detach(),
         )
-        means = scores.means()
+        mean = scores.mean
         self.run.append_metrics(
             {
                 "step": self.state.step,
                 "seconds": round(self.state.seconds, 3),
                 "num_gaussians": self.state.model.num_gaussians,
-                **{f"test_{name}": value for name, value in means.items() if value is not None},
+                **{f"test_{name}": value for name, value in asdict(mean).items()},
             }
         )
         tqdm.write(
-            f"step {self.state.step}: test PSNR {means['psnr_full']:.2f} dB, "
-            f"SSIM {means['ssim']:.4f}, {self.state.seconds:.0f} s"
+            f"step {self.state.step}: test PSNR {mean.psnr_full:.2f} dB, SSIM {mean.ssim:.4f}, "
+            f"{self.state.seconds:.0f} s"
         )
 
     def _background(self) -> Background:

@@ -1,0 +1,86 @@
+"""`splatir info`: what a capture, a run or a splat PLY holds, and what is wrong with it."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from splatir.data.dataset import DataSettings
+from splatir.data.inspect import format_report, inspect_dataset
+from splatir.data.recognise import read_dataset
+from splatir.scene.gaussians import GaussianModel
+from splatir.settings import Settings
+from splatir.storage.ply import read_ply
+from splatir.train.finished import FinishedRun, load_run
+
+
+@dataclass(frozen=True)
+class InfoSettings(Settings):
+    """Print what a capture folder, a run folder or a splat PLY holds.
+
+    Attributes:
+        path: Folder or file.
+        dataset: How a capture is read.
+    """
+
+    path: Path | None = None
+    dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
+
+
+def run(settings: InfoSettings) -> None:
+    """Recognise and describe."""
+    path = settings.path
+    if path is None:
+        raise ValueError("give a capture folder, a run folder or a PLY: splatir info PATH.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist.")
+    if path.is_file():
+        print("\n".join(describe_model(read_ply(path))))
+    elif (path / "config.toml").is_file():
+        print("\n".join(describe_run(load_run(path, torch.device("cpu")))))
+    else:
+        print(format_report(inspect_dataset(read_dataset(path, settings.dataset))))
+
+
+def describe_model(model: GaussianModel) -> list[str]:
+    """Lines about Gaussians: count, primitive, SH degree, bounds, sizes, opacity."""
+    lines = [
+        f"Gaussians    {model.num_gaussians:,} {model.primitive}s, SH degree {model.sh_degree}"
+    ]
+    if model.num_gaussians == 0:
+        return lines
+    low, high = model.means.detach().aminmax(dim=0)
+    num_scales = 2 if model.primitive == "surfel" else 3
+    scales = model.scales.detach()[:, :num_scales].flatten()
+    opacities = model.opacities.detach()
+    return [
+        *lines,
+        f"bounds       {_vector(low)} to {_vector(high)}",
+        f"scale        median {scales.median():.4g}, largest {scales.max():.4g}",
+        f"opacity      median {opacities.median():.2f}, "
+        f"{100 * (opacities < 0.05).float().mean():.0f} % below 0.05",
+    ]
+
+
+def describe_run(finished: FinishedRun) -> list[str]:
+    """Lines about a run: data, progress, Gaussians, scores if it was evaluated."""
+    settings = finished.settings
+    lines = [
+        f"run          {finished.folder.root}",
+        f"capture      {settings.data}",
+        f"trained      {finished.step} of {settings.steps} steps, {finished.seconds:.0f} s, "
+        f"seed {settings.seed}",
+        *describe_model(finished.model),
+    ]
+    scores = finished.folder.evaluation / "scores.json"
+    if scores.is_file():
+        values = json.loads(scores.read_text(encoding="utf-8"))
+        lines.append(f"scores       PSNR {values['psnr_full']:.2f} dB, SSIM {values['ssim']:.4f}")
+    return lines
+
+
+def _vector(values: torch.Tensor) -> str:
+    return "(" + ", ".join(f"{value:.3g}" for value in values.tolist()) + ")"

@@ -1,0 +1,118 @@
+"""How well a radiance splat predicts photographs that it was not trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.data.cache import PhotoCache
+from splatir.data.dataset import View
+from splatir.data.images import Photo
+from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
+from splatir.maths.colour import srgb_from_linear
+from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
+from splatir.render.radiance import render_radiance
+from splatir.scene.gaussians import GaussianModel
+
+
+@dataclass(frozen=True)
+class RenderedView:
+    """A held-out view beside its photo, as they are compared.
+
+    Attributes:
+        name: Of the view.
+        image_srgb: Rendered, over white where the photo has alpha; clipped, on the CPU.
+        photo_srgb: Photo, likewise.
+        raster: Composited buffers.
+        scores: Comparison of the two.
+    """
+
+    name: str
+    image_srgb: Float[Tensor, "height width 3"]
+    photo_srgb: Float[Tensor, "height width 3"]
+    raster: RasterOutput
+    scores: ImageScores
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """Scores of all held-out views.
+
+    Attributes:
+        names: Of the views.
+        views: Scores per view, in the same order.
+    """
+
+    names: tuple[str, ...]
+    views: tuple[ImageScores, ...]
+
+    @property
+    def mean(self) -> ImageScores:
+        """Mean over views."""
+        return mean_scores(self.views)
+
+
+def score_views(
+    model: GaussianModel,
+    views: Sequence[View],
+    photos: PhotoCache,
+    rasterizer: RasterBackend,
+    background_srgb: Float[Tensor, " 3"] | None,
+) -> HeldOutScores:
+    """Render and score every view.
+
+    Args:
+        model: Gaussians.
+        views: At least one.
+        photos: Pixels of the views, in their order.
+        rasterizer: Backend.
+        background_srgb: Behind views whose photo has no alpha; None is black.
+    """
+    scores = []
+    for index in range(len(views)):
+        photos.prefetch(min(index + 1, len(views) - 1))
+        rendered = render_view(model, views[index], photos[index], rasterizer, background_srgb)
+        scores.append(rendered.scores)
+    return HeldOutScores(tuple(view.name for view in views), tuple(scores))
+
+
+@torch.no_grad()
+def render_view(
+    model: GaussianModel,
+    view: View,
+    photo: Photo,
+    rasterizer: RasterBackend,
+    background_srgb: Float[Tensor, " 3"] | None,
+    options: RasterOptions = RasterOptions(),
+) -> RenderedView:
+    """Render one view and compare it with its photo.
+
+    Where the photo has alpha, both are composited on white; otherwise the render is composited on
+    the scene's own background.
+
+    Args:
+        model: Gaussians.
+        view: Camera.
+        photo: Pixels.
+        rasterizer: Backend.
+        background_srgb: Behind views whose photo has no alpha; None is black.
+        options: Further buffers wanted.
+    """
+    device = model.means.device
+    background = torch.zeros(3, device=device) if background_srgb is None else background_srgb
+    if photo.alpha is not None:
+        background = torch.ones(3, device=device)
+    image = render_radiance(
+        model, view.camera.to(device), rasterizer, background, options=options
+    )
+    rgb = photo.rgb if photo.encoding == "srgb" else srgb_from_linear(photo.rgb.clamp(0.0, 1.0))
+    alpha = None if photo.alpha is None else photo.alpha[..., 0]
+    rendered = image.rgb_srgb.clamp(0.0, 1.0).cpu()
+    photo_on_white = on_white(rgb, alpha)
+    # Both pictures are composited already: only the foreground still needs the photo's alpha.
+    scores = score_image(rendered, photo_on_white)
+    if alpha is not None and bool((alpha > 0.5).any()):
+        scores = replace(scores, psnr_fg=psnr(rendered, photo_on_white, alpha > 0.5))
+    return RenderedView(view.name, rendered, photo_on_white.float(), image.raster, scores)

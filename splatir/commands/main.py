@@ -6,12 +6,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import tyro
 
-from splatir import __version__
+from splatir import __version__, presets
 from splatir.settings import Settings, load
 
 # Set to anything to see the traceback of an error.
@@ -105,7 +104,7 @@ def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) 
     if any(field.name == "config" for field in fields(kind)):
         preset = _flag_value(words, "--config")
         if preset is not None:
-            defaults = load(_preset_path(preset), defaults)
+            defaults = load(presets.find(preset), defaults)
     return tyro.cli(kind, args=words, default=defaults, prog=f"splatir {name}")
 
 
@@ -116,17 +115,6 @@ def _flag_value(words: list[str], flag: str) -> str | None:
         if word.startswith(f"{flag}="):
             return word.split("=", 1)[1]
     return None
-
-
-def _preset_path(preset: str) -> Path:
-    """A file, or the name of a preset that comes with the package."""
-    path = Path(preset)
-    if path.suffix == ".toml" or path.exists():
-        return path
-    for folder in (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "presets"):
-        if (folder / f"{preset}.toml").is_file():
-            return folder / f"{preset}.toml"
-    return path
 
 
 def _split_command(words: list[str]) -> tuple[str | None, list[str]]:

@@ -173,7 +173,7 @@ def _pack(values: Tensor, bits: int) -> Tensor:
 
 def _unpack(packed: Tensor) -> Tensor:
     if packed.dtype == torch.uint8:
-        return packed.float() / 255.0
+        return packed.float().div_(255.0)
     if packed.dtype == torch.int16:
-        return (packed.float() + 32768.0) / 65535.0
+        return packed.float().add_(32768.0).div_(65535.0)
     return packed.float()

@@ -153,7 +153,8 @@ def _mask_folder(root: Path, image_folder: Path, settings: DataSettings) -> Path
 def _points(
     reconstruction: pycolmap.Reconstruction, model: Path
 ) -> tuple[SparsePoints | None, tuple[str, ...]]:
-    points = list(reconstruction.points3D.values())
+    # pycolmap keeps them in a hash map; a resumed run needs the same order again.
+    points = [reconstruction.points3D[i] for i in sorted(reconstruction.points3D)]
     positions = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
     colours = np.array([point.color for point in points], dtype=np.float64).reshape(-1, 3) / 255.0
     finite = np.isfinite(positions).all(axis=1)

@@ -1,0 +1,116 @@
+"""Colours for buffers that people look at: depth, error and normals as 8-bit RGB.
+
+Both colour maps grow steadily in lightness, so they read the same in grey and to colour-blind eyes.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+Plane = Float[Tensor, "height width"] | Float[np.ndarray, "height width"]
+Image = Float[Tensor, "height width 3"] | Float[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "height width 3"]
+
+# sRGB anchors at equal steps from 0 to 1.
+_DEPTH_MAP = np.array(
+    [[26, 20, 66], [44, 66, 132], [38, 121, 142], [52, 171, 121], [152, 212, 81], [248, 236, 128]],
+    dtype=np.float64,
+)
+_HEAT_MAP = np.array(
+    [[0, 0, 0], [58, 14, 96], [148, 32, 92], [222, 80, 46], [250, 164, 40], [255, 250, 210]],
+    dtype=np.float64,
+)
+# Alpha below which a pixel shows nothing that has a depth.
+_MIN_ALPHA = 0.5
+
+
+def _array(values: Tensor | np.ndarray) -> np.ndarray:
+    return torch.as_tensor(values).detach().cpu().double().numpy()
+
+
+def _apply_map(values: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Colours of values in [0, 1], not rounded yet; what is not a number is mid-grey."""
+    at = np.linspace(0.0, 1.0, len(anchors))
+    known = np.clip(np.nan_to_num(values), 0.0, 1.0)
+    colours = np.stack([np.interp(known, at, anchors[:, c]) for c in range(3)], axis=-1)
+    colours[np.isnan(values)] = 128.0
+    return colours
+
+
+def _to_bytes(colours: np.ndarray) -> Picture:
+    return np.round(np.clip(colours, 0.0, 255.0)).astype(np.uint8)
+
+
+def srgb_picture(image_srgb: Image) -> Picture:
+    """An sRGB image in [0, 1] as bytes; values beyond are clipped, NaN becomes mid-grey."""
+    values = _array(image_srgb)
+    return _to_bytes(np.where(np.isnan(values), 128.0, 255.0 * values))
+
+
+def depth_range(depth: Plane, alpha: Plane | None = None) -> tuple[float, float]:
+    """Near and far limit for showing depth: the 2nd and 98th percentile of what is covered.
+
+    Args:
+        depth: Camera z, scene units.
+        alpha: Coverage; pixels below one half do not count. None counts all.
+
+    Returns:
+        (near, far); (0, 1) where nothing is covered.
+    """
+    values = _array(depth)
+    is_shown = np.isfinite(values)
+    if alpha is not None:
+        is_shown &= _array(alpha) > _MIN_ALPHA
+    if not is_shown.any():
+        return 0.0, 1.0
+    near, far = np.percentile(values[is_shown], [2.0, 98.0])
+    return float(near), float(far)
+
+
+def depth_picture(
+    depth: Plane, alpha: Plane | None = None, limits: tuple[float, float] | None = None
+) -> Picture:
+    """Depth in colour, near bright and far dark, white where nothing is.
+
+    Args:
+        depth: Camera z, scene units.
+        alpha: Coverage in [0, 1], blends to white; None for everywhere.
+        limits: Near and far depth at the ends of the colours; those of `depth_range` if None.
+    """
+    values = _array(depth)
+    near, far = limits if limits is not None else depth_range(depth, alpha)
+    span = max(far - near, 1e-6 * max(abs(far), 1e-6))
+    return _to_bytes(_over_white(_apply_map(1.0 - (values - near) / span, _DEPTH_MAP), alpha))
+
+
+def error_picture(a_srgb: Image, b_srgb: Image, full_scale: float = 0.2) -> Picture:
+    """Mean absolute difference over channels as heat: black is none, pale is `full_scale` or more.
+
+    Args:
+        a_srgb: Image in [0, 1].
+        b_srgb: Image of the same size.
+        full_scale: Difference at the bright end.
+    """
+    error = np.abs(_array(a_srgb) - _array(b_srgb)).mean(-1)
+    return _to_bytes(_apply_map(error / full_scale, _HEAT_MAP))
+
+
+def normal_picture(normals: Image, alpha: Plane | None = None) -> Picture:
+    """Directions as colours, 0.5 + 0.5 n: +x red, +y green, +z blue; white where nothing is.
+
+    Args:
+        normals: World frame; any length, shorter than 1e-6 counts as nothing.
+        alpha: Coverage in [0, 1], blends to white; None for everywhere.
+    """
+    values = np.nan_to_num(_array(normals))
+    length = np.linalg.norm(values, axis=-1, keepdims=True)
+    colours = 127.5 * (1.0 + values / np.maximum(length, 1e-6))
+    return _to_bytes(_over_white(np.where(length > 1e-6, colours, 255.0), alpha))
+
+
+def _over_white(colours: np.ndarray, alpha: Plane | None) -> np.ndarray:
+    if alpha is None:
+        return colours
+    weight = np.clip(_array(alpha), 0.0, 1.0)[..., None]
+    return colours * weight + 255.0 * (1.0 - weight)

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from splatir.evaluate.held_out import RenderedView
+from splatir.evaluate.metrics import ImageScores
+from splatir.evaluate.pictures import (
+    depth_picture,
+    depth_range,
+    error_picture,
+    normal_picture,
+    srgb_picture,
+)
+from splatir.evaluate.report import (
+    SheetCell,
+    SheetRow,
+    contact_sheet,
+    radiance_row,
+    radiance_sheet,
+    save_png,
+    score_text,
+)
+from splatir.raster.contract import RasterOutput, ScreenSpace
+
+
+def lightness(picture: np.ndarray) -> np.ndarray:
+    return picture.astype(float) @ [0.2126, 0.7152, 0.0722]
+
+
+def rendered_view(with_buffers: bool = True) -> RenderedView:
+    h, w = 12, 20
+    g = torch.Generator().manual_seed(0)
+    image = torch.rand(h, w, 3, generator=g)
+    alpha = torch.rand(h, w, 1, generator=g)
+    raster = RasterOutput(
+        features=image,
+        alpha=alpha,
+        depth=alpha * 3 if with_buffers else None,
+        median_depth=None,
+        normals=torch.randn(h, w, 3, generator=g) if with_buffers else None,
+        distortion=None,
+        screen=ScreenSpace(torch.zeros(0, 2), torch.zeros(0, 2).int(), torch.zeros(0, 2)),
+    )
+    scores = ImageScores(31.25, 28.5, 0.95)
+    return RenderedView("train/r_3", image, (image + 0.05).clamp(0, 1), raster, scores)
+
+
+def test_srgb_bytes_are_rounded_clipped_and_mark_nan() -> None:
+    picture = srgb_picture(np.array([[[0.0, 0.5, 1.0], [-1.0, 2.0, np.nan]]]))
+    assert picture.tolist() == [[[0, 128, 255], [0, 255, 128]]]
+
+
+def test_near_is_bright_far_dark_and_empty_white() -> None:
+    depth = torch.linspace(1, 3, 50)[None].repeat(2, 1)
+    alpha = torch.ones(2, 50)
+    alpha[1] = 0
+    picture = depth_picture(depth, alpha, (1.0, 3.0))
+    assert (np.diff(lightness(picture[0])) < 0).all()
+    assert (picture[1] == 255).all()
+
+
+def test_depth_range_ignores_what_is_not_covered() -> None:
+    depth = np.full((10, 10), 2.0)
+    depth[0] = 1e6
+    depth[1, 0] = np.nan
+    alpha = np.ones((10, 10))
+    alpha[0] = 0.2
+    assert depth_range(depth, alpha) == (2.0, 2.0)
+    assert depth_range(depth, np.zeros((10, 10))) == (0.0, 1.0)
+    assert depth_picture(depth, alpha).shape == (10, 10, 3)
+
+
+def test_error_grows_from_black_to_pale() -> None:
+    a = torch.zeros(1, 64, 3)
+    b = torch.linspace(0, 0.2, 64)[None, :, None].repeat(1, 1, 3)
+    picture = error_picture(a, b)
+    assert picture[0, 0].tolist() == [0, 0, 0]
+    assert (np.diff(lightness(picture[0])) > 0).all()
+    assert (error_picture(a, b + 5)[0] == picture[0, -1]).all()
+
+
+def test_axes_have_their_colours() -> None:
+    normals = torch.tensor([[[2.0, 0, 0], [0, 1, 0], [0, 0, -1], [0, 0, 0]]])
+    picture = normal_picture(normals)
+    assert picture[0].tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 0], [255] * 3]
+
+
+def test_every_picture_stands_at_its_place_on_the_sheet() -> None:
+    colours = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+    tall = [np.full((40, 20, 3), colour, np.uint8) for colour in colours]
+    flat = np.full((10, 20, 3), [70, 80, 90], np.uint8)
+    rows = [
+        SheetRow("first", tuple(SheetCell(picture, "x") for picture in tall)),
+        SheetRow("second", (SheetCell(flat, "y"),)),
+    ]
+    sheet = np.asarray(contact_sheet(rows, title="all", cell_width=100))
+    assert sheet.shape[1] == 3 * 108 + 8
+    for column, colour in enumerate(colours):
+        ys, xs = np.nonzero((sheet == colour).all(-1))
+        assert (xs.min(), xs.max() + 1) == (8 + 108 * column, 108 + 108 * column)
+        assert ys.max() + 1 - ys.min() == 200
+    ys, _ = np.nonzero((sheet == [70, 80, 90]).all(-1))
+    assert ys.max() + 1 - ys.min() == 50
+    assert ys.min() > 200
+
+
+def test_sheets_of_nothing_are_refused() -> None:
+    for rows in ([], [SheetRow("empty", ())]):
+        with pytest.raises(ValueError, match="at least one picture"):
+            contact_sheet(rows)
+
+
+def test_overlong_titles_do_not_widen_the_sheet() -> None:
+    cell = SheetCell(np.zeros((10, 10, 3), np.uint8), "c" * 500)
+    sheet = contact_sheet([SheetRow("a\nb" * 300, (cell,))], cell_width=120)
+    assert sheet.width == 136
+    right_margin = np.asarray(sheet)[:, -8:]
+    assert (right_margin == 255).all()
+
+
+def test_scores_carry_their_protocols_names() -> None:
+    text = score_text(ImageScores(31.2345, None, 0.95678))
+    assert text == "psnr_full 31.23 dB   ssim 0.9568"
+    assert "psnr_fg 20.00 dB" in score_text(ImageScores(31.0, 20.0, 0.9))
+
+
+def test_rows_hold_the_buffers_that_were_composited() -> None:
+    row = radiance_row(rendered_view())
+    captions = [cell.caption.split(",")[0] for cell in row.cells]
+    assert captions == ["photo", "render", "error", "depth", "normal"]
+    assert row.title.startswith("train/r_3   psnr_full 31.25 dB")
+    assert len(radiance_row(rendered_view(with_buffers=False)).cells) == 3
+
+
+def test_sheet_file_is_a_png(tmp_path: Path) -> None:
+    path = tmp_path / "eval" / "sheet.png"
+    radiance_sheet([rendered_view(), rendered_view(with_buffers=False)], path, "title")
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width == 5 * 248 + 8
+    save_png(path, Image.new("RGB", (3, 3)))
+    with Image.open(path) as image:
+        assert image.size == (3, 3)

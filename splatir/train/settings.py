@@ -38,7 +38,7 @@ class TrainSettings(Settings):
 
     Attributes:
         data: Capture: a COLMAP, transforms.json, NeRF-synthetic or TensoIR folder.
-        config: TOML preset over the defaults; flags go on top. Presets lie in configs/.
+        config: TOML file or preset name (quick, mcmc, ...) over the defaults; flags go on top.
         output: Run folder; runs/<scene>/<timestamp> if not given.
         resume: Continue this run folder exactly where its last checkpoint stands.
         overwrite: Allow `output` to hold an earlier run, which is then replaced.
@@ -63,7 +63,7 @@ class TrainSettings(Settings):
     """
 
     data: Path | None = None
-    config: Path | None = None
+    config: str | None = None
     output: Path | None = None
     resume: Path | None = None
     overwrite: bool = False

@@ -1,0 +1,139 @@
+import math
+
+import pytest
+import torch
+
+from splatir.maths.rotations import rotation_from_quat
+from splatir.scene.camera import Camera
+from splatir.scene.hull import visual_hull_points
+from splatir.scene.initialise import (
+    SH_DC,
+    InitialisationSettings,
+    SeedPoints,
+    common_sphere,
+    focus_point,
+    model_from_points,
+    neighbour_distance,
+    random_points,
+)
+
+
+def look_at(position: list[float], target: list[float], size: int = 64) -> Camera:
+    """A camera that looks at a target with the world's +z up in the image."""
+    eye = torch.tensor(position)
+    forward = torch.nn.functional.normalize(torch.tensor(target) - eye, dim=0)
+    right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0]))
+    right = torch.nn.functional.normalize(right, dim=0)
+    down = torch.linalg.cross(forward, right)
+    T = torch.eye(4)
+    T[:3, :3] = torch.stack([right, down, forward])
+    T[:3, 3] = -T[:3, :3] @ eye
+    K = torch.tensor([[size * 1.2, 0.0, size / 2], [0.0, size * 1.2, size / 2], [0.0, 0.0, 1.0]])
+    return Camera(K, T, size, size)
+
+
+def ring(target: list[float], count: int = 10, radius: float = 3.0) -> list[Camera]:
+    cameras = []
+    for i in range(count):
+        azimuth = 2 * math.pi * i / count
+        height = 1.5 * math.sin(3.1 * i)
+        offset = [radius * math.cos(azimuth), radius * math.sin(azimuth), height]
+        cameras.append(look_at([t + o for t, o in zip(target, offset, strict=True)], target))
+    return cameras
+
+
+def sphere_mask(camera: Camera, centre: torch.Tensor, radius: float) -> torch.Tensor:
+    """Exact silhouette of a sphere."""
+    ys, xs = torch.meshgrid(
+        torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij"
+    )
+    rays = torch.stack(
+        [(xs - camera.K[0, 2]) / camera.K[0, 0], (ys - camera.K[1, 2]) / camera.K[1, 1],
+         torch.ones_like(xs)], dim=-1
+    )  # fmt: skip
+    rays = torch.nn.functional.normalize(rays, dim=-1)
+    centre_camera = camera.T_camera_world[:3, :3] @ centre + camera.T_camera_world[:3, 3]
+    along = rays @ centre_camera
+    return (centre_camera.square().sum() - along**2 < radius**2).float()[..., None]
+
+
+def test_focus_point_is_where_the_axes_meet() -> None:
+    torch.testing.assert_close(
+        focus_point(ring([0.3, -0.2, 0.5])), torch.tensor([0.3, -0.2, 0.5]), atol=1e-4, rtol=0
+    )
+
+
+def test_focus_point_of_parallel_axes_is_finite() -> None:
+    cameras = [look_at([float(x), -3.0, 0.0], [float(x), 0.0, 0.0]) for x in range(3)]
+    assert focus_point(cameras).isfinite().all()
+
+
+def test_common_sphere_projects_inside_every_image_of_a_ring() -> None:
+    cameras = ring([0.0, 0.0, 0.0])
+    centre, radius = common_sphere(cameras)
+    directions = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
+    points = centre + 0.95 * radius * directions
+    inside = 0
+    for camera in cameras:
+        p = points @ camera.T_camera_world[:3, :3].mT + camera.T_camera_world[:3, 3]
+        pixels = (p @ camera.K.mT)[:, :2] / p[:, 2:]
+        inside += bool(((pixels >= 0) & (pixels <= 64)).all())
+    assert inside >= len(cameras) // 2
+
+
+def test_hull_of_a_sphere_lies_on_it_with_outward_normals() -> None:
+    centre = torch.tensor([0.2, 0.1, -0.1])
+    cameras = ring(centre.tolist(), count=24)
+    alphas = [sphere_mask(camera, centre, 0.6) for camera in cameras]
+    points = visual_hull_points(cameras, alphas, 2000, seed=0)
+    assert points is not None
+    offsets = points.positions - centre
+    # Masks of 64 pixels resolve 0.04; the hull of a ring bulges towards the unseen poles.
+    assert (offsets.norm(dim=-1) - 0.6).abs().median() < 0.05
+    outward = torch.nn.functional.normalize(offsets, dim=-1)
+    assert (outward * points.normals).sum(-1).median() > 0.9
+
+
+def test_contradicting_masks_have_no_hull() -> None:
+    cameras = ring([0.0, 0.0, 0.0])
+    assert visual_hull_points(cameras, [torch.zeros(64, 64, 1)] * 10, 100, seed=0) is None
+
+
+def test_surfels_start_flat_across_their_normals_with_the_points_colours() -> None:
+    normals = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    colours = torch.rand(50, 3)
+    seeds = SeedPoints(torch.randn(50, 3), colours, normals)
+    settings = InitialisationSettings(opacity=0.3, sh_degree=2)
+    model = model_from_points(seeds, "surfel", settings, seed=0)
+    axes = rotation_from_quat(model.params["quats"])[:, :, 2]
+    torch.testing.assert_close(axes.detach(), normals, atol=1e-5, rtol=0)
+    torch.testing.assert_close(0.5 + SH_DC * model.params["sh0"][:, 0].detach(), colours)
+    torch.testing.assert_close(model.opacities.detach(), torch.full((50,), 0.3))
+    assert model.sh_degree == 2
+    assert model.scales.detach()[:, 2].max() < 1e-5
+
+
+def test_neighbour_distance_on_a_grid_is_its_spacing() -> None:
+    axis = torch.arange(6) * 0.25
+    grid = torch.cartesian_prod(axis, axis, axis)
+    torch.testing.assert_close(neighbour_distance(grid), torch.full((216,), 0.25))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_or_coincident_points_still_give_positive_sizes(count: int) -> None:
+    assert (neighbour_distance(torch.zeros(count, 3)) > 0).all()
+    assert (neighbour_distance(torch.rand(count, 3)) > 0).all()
+
+
+def test_no_points_is_an_error() -> None:
+    empty = SeedPoints(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="at least one point"):
+        model_from_points(empty, "surfel", InitialisationSettings(), seed=0)
+
+
+def test_random_points_repeat_for_a_seed() -> None:
+    cameras = ring([0.0, 0.0, 0.0])
+    a, b = random_points(cameras, 100, 5), random_points(cameras, 100, 5)
+    assert torch.equal(a.positions, b.positions)
+    centre, radius = common_sphere(cameras)
+    assert (a.positions - centre).norm(dim=-1).max() <= radius

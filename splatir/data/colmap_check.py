@@ -28,8 +28,9 @@ def check_model(folder: Path, extension: str) -> None:
         _check_cameras(folder / "cameras.bin")
         names = _check_images(images)
         _check_points(folder / "points3D.bin")
-        if (folder / "frames.bin").is_file():
-            _check_frames(folder / "frames.bin")
+        for name, check in (("rigs.bin", _check_rigs), ("frames.bin", _check_frames)):
+            if (folder / name).is_file():
+                check(folder / name)
     else:
         names = _check_images_text(images)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -123,6 +124,20 @@ def _check_points(path: Path) -> None:
         walk.skip(8 + 3 * 8 + 3 + 8)
         (track,) = walk.read("Q")
         walk.skip(8 * track)
+    walk.finish()
+
+
+def _check_rigs(path: Path) -> None:
+    """The first sensor of a rig is its origin; the others may have a pose relative to it."""
+    walk = _Walk(path)
+    (count,) = walk.read("Q")
+    for _ in range(count):
+        rig_id, num_sensors = walk.read("II")
+        walk.skip(8 if num_sensors else 0)
+        for _ in range(1, num_sensors):
+            *_, has_pose = walk.read("iIB")
+            if has_pose:
+                _check_pose(walk.read("7d"), f"{path}: rig {rig_id}")
     walk.finish()
 
 

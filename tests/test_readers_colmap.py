@@ -1,0 +1,539 @@
+"""COLMAP folders: layouts, lenses, downscaled files, masks, splits, and what can be wrong."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from PIL import Image
+
+from splatir.data.dataset import Dataset, DataSettings, View
+from splatir.data.images import load_photo
+from splatir.data.recognise import read_dataset
+from tests.captures import (
+    SmallScene,
+    image_names,
+    project,
+    small_scene,
+    write_colmap,
+    write_colmap_model,
+    write_photo,
+)
+
+SCENE = small_scene()
+INPUT = DataSettings(world="input")
+
+
+def views_by_name(dataset: Dataset) -> dict[str, View]:
+    return {view.name: view for view in (*dataset.train, *dataset.test)}
+
+
+@pytest.mark.parametrize("folder", ["sparse/0", "sparse", "colmap/sparse/0", "."])
+@pytest.mark.parametrize("binary", [False, True])
+def test_model_is_found(folder: str, binary: bool, tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, folder, binary=binary)
+    dataset = read_dataset(tmp_path)
+    assert dataset.kind == "colmap"
+    assert len(views_by_name(dataset)) == 9
+    assert dataset.warnings == ()
+
+
+def test_model_folder_itself_finds_images_two_levels_up(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    assert len(views_by_name(read_dataset(tmp_path / "sparse" / "0"))) == 9
+
+
+def test_subfolders_stay_in_names(tmp_path: Path) -> None:
+    names = [f"{'left' if i % 2 else 'right'}/{i}.png" for i in range(9)]
+    write_colmap(tmp_path, SCENE, names=names)
+    assert set(views_by_name(read_dataset(tmp_path))) == {n.removesuffix(".png") for n in names}
+
+
+def test_names_that_differ_in_extension_alone_keep_it(tmp_path: Path) -> None:
+    names = [*image_names(7), "same.png", "same.jpg"]
+    write_colmap(tmp_path, SCENE, names=names)
+    assert {"same.png", "same.jpg"} <= set(views_by_name(read_dataset(tmp_path)))
+
+
+def test_names_cannot_leave_the_output_folder(tmp_path: Path) -> None:
+    names = [*image_names(8), "../outside.png"]
+    write_colmap(tmp_path, SCENE, names=names)
+    assert "outside" in views_by_name(read_dataset(tmp_path))
+
+
+def test_each_image_has_its_own_camera(tmp_path: Path) -> None:
+    names = image_names(9)
+    lines = [f"{i + 1} SIMPLE_PINHOLE 48 36 {50 + i} 24 18" for i in range(9)]
+    write_colmap(tmp_path, SCENE)
+    write_colmap_model(tmp_path / "sparse/0", SCENE, names, lines)
+    views = views_by_name(read_dataset(tmp_path))
+    for i in range(9):
+        K = views[f"frame_{i:03d}"].camera.K
+        assert K[0, 0].item() == K[1, 1].item() == 50 + i
+
+
+DISTORTED = [
+    ("SIMPLE_RADIAL", "60 24 18 0.1"),
+    ("RADIAL", "60 24 18 0.1 0.02"),
+    ("OPENCV", "60 61 24 18 0.1 0.02 0.001 0.002"),
+    ("OPENCV_FISHEYE", "60 61 24 18 0.05 0.01 0 0"),
+    ("FULL_OPENCV", "60 61 24 18 0.1 0.02 0.001 0.002 0.01 0 0 0"),
+    ("FOV", "60 61 24 18 0.3"),
+    ("SIMPLE_RADIAL_FISHEYE", "60 24 18 0.05"),
+    ("RADIAL_FISHEYE", "60 24 18 0.05 0.01"),
+    ("THIN_PRISM_FISHEYE", "60 61 24 18 0.05 0.01 0.001 0.001 0 0 0 0"),
+    ("SIMPLE_DIVISION", "60 24 18 -0.05"),
+    ("DIVISION", "60 61 24 18 -0.05"),
+    ("SIMPLE_FISHEYE", "60 24 18"),
+    ("FISHEYE", "60 61 24 18"),
+    ("EUCM", "60 61 24 18 0.4 1.1"),
+    ("RAD_TAN_THIN_PRISM_FISHEYE", "60 61 24 18 0.05 0.01 0 0 0 0 0.001 0.001 0 0 0 0"),
+]
+
+
+@pytest.mark.parametrize(("model", "params"), DISTORTED)
+def test_undistorted_camera_sees_points_where_the_lens_does(
+    model: str, params: str, tmp_path: Path
+) -> None:
+    """Photos are painted through the lens; undistorted, the points are where K says."""
+    names = image_names(9)
+    lens = pycolmap.Camera(
+        model=model, width=48, height=36, params=[float(word) for word in params.split()]
+    )
+    write_colmap_model(tmp_path / "sparse/0", SCENE, names, [f"1 {model} 48 36 {params}"])
+    paint_through_lens(tmp_path / "images", names, lens)
+    dataset = read_dataset(tmp_path, INPUT)
+    seen = 0
+    for view in views_by_name(dataset).values():
+        assert view.distortion is not None and view.distortion.model == model
+        photo = load_photo(view).rgb
+        assert photo.shape == (view.camera.height, view.camera.width, 3)
+        pixels, depths = project(view.camera, SCENE.points.float())
+        nearest = int(depths.argmin())
+        column, row = (int(c) for c in pixels[nearest])
+        if 1 <= row < photo.shape[0] - 1 and 1 <= column < photo.shape[1] - 1:
+            expected = SCENE.colours_srgb[nearest].float()
+            torch.testing.assert_close(photo[row, column], expected, atol=0.06, rtol=0)
+            seen += 1
+    assert seen >= 6
+
+
+def paint_through_lens(folder: Path, names: list[str], lens: pycolmap.Camera) -> None:
+    rows, columns = np.mgrid[0 : lens.height, 0 : lens.width] + 0.5
+    for camera, name in zip(SCENE.cameras, names, strict=True):
+        T = camera.T_camera_world
+        points = (SCENE.points @ T[:3, :3].mT + T[:3, 3]).numpy()
+        image = np.zeros((lens.height, lens.width, 4), np.uint8)
+        for i in np.argsort(-points[:, 2]):
+            pixel = lens.img_from_cam(points[i])
+            assert pixel is not None
+            x, y = pixel
+            inside = (columns - x) ** 2 + (rows - y) ** 2 <= 9.0
+            image[inside, :3] = (SCENE.colours_srgb[i].numpy() * 255).round()
+        write_photo(folder / name, image, keep_alpha=False)
+
+
+def test_lens_without_distortion_keeps_its_size(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    write_colmap_model(
+        tmp_path / "sparse/0", SCENE, image_names(9), ["1 OPENCV 48 36 60 61 24 18 0 0 0 0"]
+    )
+    view = read_dataset(tmp_path).train[0]
+    assert view.distortion is None
+    assert (view.camera.width, view.camera.height) == (48, 36)
+
+
+def test_spherical_images_are_refused(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    write_colmap_model(
+        tmp_path / "sparse/0", SCENE, image_names(9), ["1 EQUIRECTANGULAR 48 36 48 36"]
+    )
+    with pytest.raises(ValueError, match=r"EQUIRECTANGULAR images cannot become pinhole"):
+        read_dataset(tmp_path)
+
+
+def test_rigs_of_several_cameras_load(tmp_path: Path) -> None:
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 2, 3, 4
+    options.num_points3D = 20
+    model = pycolmap.synthesize_dataset(options)
+    (tmp_path / "sparse").mkdir()
+    model.write_binary(str(tmp_path / "sparse"))
+    for image in model.images.values():
+        camera = model.cameras[image.camera_id]
+        path = tmp_path / "images" / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (camera.width // 8, camera.height // 8)).save(path)
+    dataset = read_dataset(tmp_path, INPUT)
+    views = views_by_name(dataset)
+    assert len(views) == 24
+    for image in model.images.values():
+        view = views[str(Path(image.name).with_suffix(""))]
+        expected = torch.from_numpy(np.array(image.cam_from_world().matrix())).float()
+        torch.testing.assert_close(view.camera.T_camera_world[:3], expected)
+
+
+# Downscaling.
+
+
+def test_downscale_halves_camera_and_keeps_the_file(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    view = read_dataset(tmp_path, DataSettings(downscale=2.0, world="input")).train[0]
+    assert view.image_path.parent.name == "images"
+    assert (view.camera.width, view.camera.height) == (24, 18)
+    torch.testing.assert_close(view.camera.K[:2], SCENE.cameras[0].K[:2].float() / 2)
+
+
+def test_downscaled_folder_is_used_even_with_another_extension(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        small = Image.open(tmp_path / "images" / name).resize((24, 18))
+        (tmp_path / "images_2").mkdir(exist_ok=True)
+        small.save(tmp_path / "images_2" / name.replace(".png", ".jpg"))
+    dataset = read_dataset(tmp_path, DataSettings(downscale=2.0, world="input"))
+    for view in dataset.train:
+        assert view.image_path.parent.name == "images_2"
+        assert (view.camera.width, view.camera.height) == (24, 18)
+        torch.testing.assert_close(view.camera.K[:2], SCENE.cameras[0].K[:2].float() / 2)
+        assert load_photo(view).rgb.shape == (18, 24, 3)
+    assert dataset.warnings == ()
+    assert read_dataset(tmp_path).train[0].image_path.parent.name == "images"
+
+
+def test_downscaled_folder_of_the_wrong_size_is_not_used(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        write_photo(tmp_path / "images_2" / name, np.zeros((9, 12, 4), np.uint8), keep_alpha=False)
+    dataset = read_dataset(tmp_path, DataSettings(downscale=2.0))
+    assert dataset.train[0].image_path.parent.name == "images"
+    assert "9 files in images_2 are not 1/2 of the full size" in dataset.warnings[0]
+
+
+def test_downscaled_files_of_a_lens_are_undistorted_at_their_size(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    line = "1 OPENCV 48 36 60 61 24 18 0.1 0.02 0.001 0.002"
+    write_colmap_model(tmp_path / "sparse/0", SCENE, names, [line])
+    full = read_dataset(tmp_path, DataSettings(downscale=2.0, world="input")).train[0].camera
+    for name in names:
+        (tmp_path / "images_2").mkdir(exist_ok=True)
+        Image.open(tmp_path / "images" / name).resize((24, 18)).save(tmp_path / "images_2" / name)
+    view = read_dataset(tmp_path, DataSettings(downscale=2.0, world="input")).train[0]
+    assert view.distortion is not None
+    assert (view.distortion.width, view.distortion.height) == (24, 18)
+    # Sizes are whole pixels, so the two ways may differ by one.
+    assert abs(view.camera.width - full.width) <= 1 and abs(view.camera.height - full.height) <= 1
+    torch.testing.assert_close(view.camera.K, full.K, rtol=0.05, atol=0.6)
+    load_photo(view)
+
+
+def test_max_size_limits_the_longer_side(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    camera = read_dataset(tmp_path, DataSettings(max_size=16)).train[0].camera
+    assert (camera.width, camera.height) == (16, 12)
+    camera = read_dataset(tmp_path, DataSettings(max_size=1000)).train[0].camera
+    assert (camera.width, camera.height) == (48, 36)
+
+
+def test_halves_of_odd_sizes_round_up(tmp_path: Path) -> None:
+    write_colmap(tmp_path, small_scene(width=49, height=37))
+    camera = read_dataset(tmp_path, DataSettings(downscale=2.0)).train[0].camera
+    assert (camera.width, camera.height) == (25, 19)
+
+
+def test_smaller_images_scale_the_intrinsics_with_a_warning(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        Image.open(tmp_path / "images" / name).resize((24, 18)).save(tmp_path / "images" / name)
+    dataset = read_dataset(tmp_path, INPUT)
+    assert "9 images have another size than their cameras" in dataset.warnings[0]
+    torch.testing.assert_close(dataset.train[0].camera.K[:2], SCENE.cameras[0].K[:2].float() / 2)
+
+
+def test_turned_images_are_an_error_with_both_sizes(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    Image.new("RGB", (36, 48)).save(tmp_path / "images" / names[3])
+    with pytest.raises(ValueError, match=r"frame_003.png has 36x48 pixels .* 48x36"):
+        read_dataset(tmp_path)
+
+
+def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:
+    """COLMAP matches stored pixels; turning the photo would break every pose."""
+    names = write_colmap(tmp_path, SCENE, names=image_names(9, ".jpg"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in names:
+        photo = Image.open(tmp_path / "images" / name).copy()
+        photo.save(tmp_path / "images" / name, exif=exif)
+    view = read_dataset(tmp_path).train[0]
+    assert (view.camera.width, view.camera.height) == (48, 36)
+    assert load_photo(view).rgb.shape == (36, 48, 3)
+
+
+# Masks, alpha, splits.
+
+
+@pytest.mark.parametrize("name", ["{name}.png", "{stem}.png"])
+def test_masks_beside_the_images(name: str, tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE, names=[f"a/{i}.jpg" for i in range(9)])
+    for image in names:
+        path = tmp_path / "masks" / name.format(name=image, stem=image.removesuffix(".jpg"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 36), 255).save(path)
+    dataset = read_dataset(tmp_path)
+    assert all(view.mask_path is not None for view in dataset.train)
+    assert not dataset.has_background
+    assert not dataset.train[0].invert_mask
+    assert read_dataset(tmp_path, DataSettings(invert_masks=True)).train[0].invert_mask
+
+
+def test_inverted_masks_keep_what_is_black(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        mask = np.zeros((36, 48), np.uint8)
+        mask[:, :24] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "masks" / name)
+    view = read_dataset(tmp_path, DataSettings(invert_masks=True)).train[0]
+    alpha = load_photo(view).alpha
+    assert alpha is not None
+    assert float(alpha[:, :24].max()) == 0.0 and float(alpha[:, 24:].min()) == 1.0
+
+
+def test_masked_images_use_the_full_files(tmp_path: Path) -> None:
+    """Masks have the full size; the downscaled photo would not fit them."""
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        for folder, size in (("images_2", (24, 18)), ("masks", (48, 36))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", size, "white").save(tmp_path / folder / name)
+    view = read_dataset(tmp_path, DataSettings(downscale=2.0)).train[0]
+    photo = load_photo(view)
+    assert photo.alpha is not None and photo.alpha.shape == (18, 24, 1)
+
+
+def test_some_masks_missing_is_a_warning(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    (tmp_path / "masks").mkdir()
+    for name in names[:7]:
+        Image.new("L", (48, 36), 255).save(tmp_path / "masks" / name)
+    warnings = read_dataset(tmp_path).warnings
+    assert warnings == ("2 images have no mask and are kept whole: frame_007.png, frame_008.png.",)
+
+
+def test_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (40, 36), 255).save(tmp_path / "masks" / names[0])
+    with pytest.raises(ValueError, match=r"mask .* has 40x36 pixels, its image .* has 48x36"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(("alpha", "has_background"), [(255, True), (0, False)])
+def test_opaque_alpha_is_no_mask(alpha: int, has_background: bool, tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names:
+        photo = Image.open(tmp_path / "images" / name)
+        photo.putalpha(Image.new("L", (48, 36), alpha))
+        photo.save(tmp_path / "images" / name)
+    assert read_dataset(tmp_path).has_background is has_background
+
+
+def test_every_eighth_view_is_held_out(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    dataset = read_dataset(tmp_path)
+    assert [view.name for view in dataset.test] == ["frame_000", "frame_008"]
+    assert len(read_dataset(tmp_path, DataSettings(test_every=0)).test) == 0
+    assert len(read_dataset(tmp_path, DataSettings(test_every=3)).test) == 3
+
+
+def test_own_split_is_kept(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    split = {"train": names[:6], "test": names[6:8]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    dataset = read_dataset(tmp_path)
+    assert [view.name for view in dataset.test] == ["frame_006", "frame_007"]
+    assert len(dataset.train) == 6
+    assert "1 images are in no list" in dataset.warnings[0]
+
+
+def test_two_images_train_without_held_out_views(tmp_path: Path) -> None:
+    write_colmap(tmp_path, small_scene(num_cameras=2))
+    dataset = read_dataset(tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (2, 0)
+    assert "too few to hold some out" in dataset.warnings[0]
+
+
+# Faults.
+
+
+def test_listed_images_missing_are_skipped_with_a_warning(tmp_path: Path) -> None:
+    names = write_colmap(tmp_path, SCENE)
+    for name in names[:4]:
+        (tmp_path / "images" / name).unlink()
+    dataset = read_dataset(tmp_path)
+    assert len(views_by_name(dataset)) == 5
+    assert dataset.warnings == (
+        "4 images of the model are missing and skipped: "
+        "frame_000.png, frame_001.png, frame_002.png, ....",
+    )
+
+
+def remove_images(root: Path) -> None:
+    for path in (root / "images").iterdir():
+        path.unlink()
+
+
+def keep_one_image(root: Path) -> None:
+    for path in sorted((root / "images").iterdir())[1:]:
+        path.unlink()
+
+
+def replace_in(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        path = root / "sparse" / "0" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def rewrite(name: str, text: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        (root / "sparse" / "0" / name).write_text(text)
+
+    return change
+
+
+def cut_last_words(root: Path) -> None:
+    path = root / "sparse" / "0" / "images.txt"
+    lines = path.read_text().rstrip().splitlines()
+    lines[-1] = " ".join(lines[-1].split()[:5])
+    path.write_text("\n".join(lines) + "\n")
+
+
+def first_pose_number(value: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        path = root / "sparse" / "0" / "images.txt"
+        lines = path.read_text().splitlines()
+        words = lines[1].split()
+        words[5] = value
+        path.write_text("\n".join([lines[0], " ".join(words), *lines[2:]]) + "\n")
+
+    return change
+
+
+def damage_an_image(root: Path) -> None:
+    (root / "images" / "frame_002.png").write_bytes(b"no picture at all")
+
+
+def truncate_image_header(root: Path) -> None:
+    path = root / "images" / "frame_002.png"
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def zero_focal(root: Path) -> None:
+    write_colmap_model(root / "sparse/0", SCENE, image_names(9), ["1 PINHOLE 48 36 0 0 24 18"])
+
+
+def nan_focal(root: Path) -> None:
+    write_colmap_model(root / "sparse/0", SCENE, image_names(9), ["1 PINHOLE 48 36 1 1 24 18"])
+    rewrite("cameras.txt", "1 PINHOLE 48 36 nan 1 24 18\n")(root)
+
+
+FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
+    ("no images at all", remove_images, r"none of the 9 images .* --images"),
+    ("one image only", keep_one_image, r"one image only \(frame_000.png\)"),
+    ("no points file", lambda r: (r / "sparse/0/points3D.txt").unlink(), r"no points3D\.txt"),
+    ("no registered images", rewrite("images.txt", "# images\n"), r"no registered images"),
+    ("unknown camera model", replace_in("cameras.txt", "PINHOLE", "FISHBOWL"), r"cannot be read"),
+    ("too few parameters", rewrite("cameras.txt", "1 PINHOLE 48 36 50\n"), r"cannot be read"),
+    ("no cameras", rewrite("cameras.txt", "# none\n"), r"cannot be read"),
+    ("garbage", rewrite("images.txt", "hello world\n"), r"images\.txt: expected IMAGE_ID"),
+    ("cut text", cut_last_words, r"images\.txt: expected IMAGE_ID .* truncated"),
+    ("NaN pose", first_pose_number("nan"), r"image frame_000.png: the pose holds NaN"),
+    ("infinite pose", first_pose_number("inf"), r"image frame_000.png: the pose holds NaN"),
+    ("a word for a number", first_pose_number("left"), r"frame_000.png: could not convert"),
+    ("a name twice", replace_in("images.txt", "frame_001", "frame_000"), r"more than once.*000"),
+    ("zero focal length", zero_focal, r"focal length must be positive"),
+    ("NaN focal length", nan_focal, r"NaN|cannot be read"),
+    ("not an image", damage_an_image, r"frame_002.png cannot be read as an image"),
+    ("image cut in its header", truncate_image_header, r"frame_002.png cannot be read as an image"),
+    ("broken split", lambda r: (r / "split.json").write_text("{"), r"split.json is not valid JSON"),
+    ("odd split", lambda r: (r / "split.json").write_text("[1]"), r"split.json must hold"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+def test_fault_gives_one_clear_error(
+    change: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    write_colmap(tmp_path, SCENE)
+    change(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
+        read_dataset(tmp_path)
+    assert str(tmp_path) in str(raised.value) or "frame_" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D", "frames", "rigs"])
+@pytest.mark.parametrize("keep", [0, 3, 11, 0.5, -1])
+def test_truncated_binary_is_named_and_never_hangs(name: str, keep: float, tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, binary=True)
+    path = tmp_path / "sparse" / "0" / f"{name}.bin"
+    content = path.read_bytes()
+    size = int(len(content) * keep) if isinstance(keep, float) else keep % len(content)
+    path.write_bytes(content[:size])
+    with pytest.raises(ValueError, match=rf"{name}\.bin ends early.*truncated"):
+        read_dataset(tmp_path)
+
+
+def test_binary_with_bytes_to_spare_is_damaged(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, binary=True)
+    with (tmp_path / "sparse/0/points3D.bin").open("ab") as file:
+        file.write(b"12345")
+    with pytest.raises(ValueError, match=r"points3D.bin goes on for 5 bytes"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["images", "frames"])
+def test_nan_in_a_binary_pose_is_an_error(name: str, tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, binary=True)
+    path = tmp_path / "sparse" / "0" / f"{name}.bin"
+    content = bytearray(path.read_bytes())
+    # Count, then ids (images: one, frames: two), then quaternion and translation.
+    struct.pack_into("<d", content, 8 + (4 if name == "images" else 8) + 32, float("nan"))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}\.bin: .* NaN or infinite"):
+        read_dataset(tmp_path)
+
+
+def test_empty_point_cloud_is_a_warning(tmp_path: Path) -> None:
+    scene = SmallScene(SCENE.cameras, SCENE.points[:0], SCENE.colours_srgb[:0])
+    write_colmap(tmp_path, SCENE)
+    write_colmap_model(tmp_path / "sparse/0", scene, image_names(9))
+    dataset = read_dataset(tmp_path)
+    assert dataset.points is None
+    assert "holds no points" in dataset.warnings[0]
+
+
+def test_a_second_model_is_mentioned(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    (tmp_path / "sparse" / "1").mkdir()
+    assert "2 separate models" in read_dataset(tmp_path).warnings[0]
+
+
+def test_named_folder_must_exist(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE)
+    with pytest.raises(FileNotFoundError, match=r"--images"):
+        read_dataset(tmp_path, DataSettings(images="nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"--masks"):
+        read_dataset(tmp_path, DataSettings(masks="nowhere"))
+
+
+def test_another_image_folder_can_be_named(tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, image_folder="photos")
+    assert len(views_by_name(read_dataset(tmp_path, DataSettings(images="photos")))) == 9

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pickle
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from splatir.storage.atomic import atomic_file, write_text
 from splatir.storage.checkpoint import (
@@ -88,6 +91,29 @@ def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match="damaged: the checksum"):
+        load_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.pt"
+    save_checkpoint(path, {"x": torch.zeros(2), "y": [1, "z"]})
+    return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damaged_file_gives_anything_but_a_checkpoint_error(
+    whole_file: Path, data: st.DataObject
+) -> None:
+    content = bytearray(whole_file.read_bytes())
+    path = whole_file.with_name("damaged.pt")
+    for _ in range(data.draw(st.integers(1, 3))):
+        # Half of the damage in the archive's directory, which stands at the end.
+        first = data.draw(st.sampled_from([0, len(content) - 600]))
+        content[data.draw(st.integers(first, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with contextlib.suppress(CheckpointError):
         load_checkpoint(path)
 
 

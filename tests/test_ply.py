@@ -1,3 +1,4 @@
+import contextlib
 import math
 from pathlib import Path
 
@@ -297,6 +298,36 @@ def test_unknown_properties_of_ours_are_refused_not_guessed(splat_file: Path) ->
     splat_file.write_bytes(data.replace(b"primitive ellipsoid", b"primitive tetrahedr", 1))
     with pytest.raises(PlyError, match="primitives 'tetrahedr'"):
         read_ply(splat_file)
+    splat_file.write_bytes(data.replace(b"float scale_2", b"float thicker", 1))
+    with pytest.raises(PlyError, match=r"lacks the properties \['scale_2'\]"):
+        read_ply(splat_file)
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ply") / "whole.ply"
+    write_ply(path, random_model(2, degree=1))
+    return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damaged_header_gives_anything_but_a_ply_error(
+    whole_file: Path, data: st.DataObject
+) -> None:
+    content = bytearray(whole_file.read_bytes())
+    path = whole_file.with_name("damaged.ply")
+    end = content.index(b"end_header") + 11
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, end - 1))
+        removed = data.draw(st.integers(0, 12))
+        inserted = data.draw(
+            st.sampled_from([b"", b"\n", b" ", b"9", b"\xff", b"element face 3\n"])
+        )
+        content[at : at + removed] = inserted
+    path.write_bytes(content)
+    with contextlib.suppress(PlyError):
+        read_ply(path)
 
 
 @pytest.mark.parametrize("line", [b"property flaot opacity", b"hello", b"element vertex 5"])

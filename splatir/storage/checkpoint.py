@@ -6,8 +6,10 @@ contents are nested dicts, lists and tuples of tensors, numbers, strings, boolea
 
 import pickle
 import re
+import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,17 @@ _LOAD_ERRORS = (
     TypeError,
     AttributeError,
     EOFError,
+)
+# What zipfile raises on directories and parts with wrong bytes in them.
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OverflowError,
 )
 
 
@@ -134,7 +147,7 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OverflowError) as error:
+    except _ARCHIVE_ERRORS as error:
         raise CheckpointError(
             f"{path} is truncated or damaged ({error}). Use an earlier checkpoint of the run."
         ) from error

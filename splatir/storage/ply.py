@@ -137,14 +137,14 @@ def read_ply(path: Path) -> GaussianModel:
     vertex, comments = _read_vertices(path)
     names = {prop.name for prop in vertex.properties}
     primitive = _primitive(path, comments, names)
-    rest_names = _check_names(path, names)
+    rest_names = _check_names(path, names, num_scales=3 if primitive == "ellipsoid" else 2)
 
     def block(*wanted: str) -> Tensor:
         return torch.from_numpy(_block(path, vertex, wanted))
 
-    scales = block(*_SCALES[: 3 if "scale_2" in names else 2])
+    scales = block(*(_SCALES if primitive == "ellipsoid" else _SCALES[:2]))
     if primitive == "surfel":
-        scales = torch.cat([scales[:, :2], torch.full_like(scales[:, :1], SURFEL_LOG_THICKNESS)], 1)
+        scales = torch.cat([scales, torch.full_like(scales[:, :1], SURFEL_LOG_THICKNESS)], 1)
     quats = block(*_QUATS)
     quats[(quats == 0).all(-1)] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     rest = block(*rest_names).unflatten(1, (3, len(rest_names) // 3)).transpose(1, 2)
@@ -225,9 +225,9 @@ def _primitive(path: Path, comments: list[str], names: set[str]) -> Primitive:
     raise PlyError(f"{path} holds primitives '{primitive}'; known are ellipsoid and surfel.")
 
 
-def _check_names(path: Path, names: set[str]) -> tuple[str, ...]:
+def _check_names(path: Path, names: set[str], num_scales: int) -> tuple[str, ...]:
     """Names of the f_rest properties, after checking that everything needed is there."""
-    needed = [*_MEANS, *_SH0, "opacity", *_SCALES[:2], *_QUATS]
+    needed = [*_MEANS, *_SH0, "opacity", *_SCALES[:num_scales], *_QUATS]
     missing = [name for name in needed if name not in names]
     if missing:
         hint = "Is it a mesh or a point cloud?"

@@ -1,14 +1,31 @@
 """Colours from spherical harmonics: value, gradient and culling, torch and native."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from gsplat.cuda._torch_impl import _spherical_harmonics
 from torch import Tensor
 
-from splatir.scene.radiance import radiance_colours, radiance_colours_torch
+from splatir.native.build import instruction_sets
+from splatir.native.library import NativeLibrary, available, library, load
+from splatir.scene.radiance import (
+    radiance_colours,
+    radiance_colours_native,
+    radiance_colours_torch,
+)
 from tests.gradients import assert_grads_agree
 
+NAMES = ("sh0", "shN", "means")
 CAMERA = torch.tensor([0.3, -2.0, 1.1])
+
+
+@pytest.fixture(params=list(instruction_sets()))
+def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
+    isa = request.param
+    if not available() or not library().supports_this_processor(isa):
+        pytest.skip(f"no native library that this processor runs for {isa}")
+    yield load(isa)
 
 
 def make_inputs(
@@ -50,6 +67,51 @@ def test_hidden_gaussians_are_black_and_get_no_gradient() -> None:
     assert torch.equal(colours[visible], everything[visible])
     got = torch.autograd.grad(colours.sum(), inputs)
     expected = torch.autograd.grad(everything[visible].sum(), inputs)
-    names = ("sh0", "shN", "means")
-    assert_grads_agree(dict(zip(names, got, strict=True)), dict(zip(names, expected, strict=True)))
+    assert_grads_agree(dict(zip(NAMES, got, strict=True)), dict(zip(NAMES, expected, strict=True)))
     assert not any(gradient[~visible].any() for gradient in got)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("n", [1, 16, 203])
+def test_native_colours_equal_torch(build: NativeLibrary, degree: int, n: int) -> None:
+    """Values, gradients and which colours are cut, also where fewer bands are used than stored."""
+    for stored in range(degree, 5):
+        sh0, shN, means = make_inputs(n, stored)
+        doubles = [value.detach().double().requires_grad_() for value in (sh0, shN, means)]
+        visible = torch.arange(n) % 5 != 1
+        weights = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+        got = radiance_colours_native(sh0, shN, means, CAMERA, degree, visible, build)
+        expected = radiance_colours_torch(
+            doubles[0], doubles[1], doubles[2], CAMERA.double(), degree, visible
+        )
+        assert torch.allclose(got.double(), expected, atol=2e-6)
+        gradients = torch.autograd.grad((got * weights).sum(), [sh0, shN, means])
+        wanted = torch.autograd.grad((expected * weights).sum(), doubles, materialize_grads=True)
+        agreed = [i for i in range(3) if wanted[i].any()]
+        assert_grads_agree(
+            {NAMES[i]: gradients[i] for i in agreed},
+            {NAMES[i]: wanted[i] for i in agreed},
+            rel_l2=1e-5,
+        )
+        for i in set(range(3)) - set(agreed):  # degree 0 knows no direction and no higher bands
+            assert not gradients[i].any()
+
+
+def test_threads_do_not_change_a_bit(build: NativeLibrary) -> None:
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        sh0, shN, means = make_inputs(1001, 3)
+        visible = torch.arange(1001) % 7 != 1
+        colours = radiance_colours_native(sh0, shN, means, CAMERA, 3, visible, build)
+        results.append([colours, *torch.autograd.grad(colours.square().sum(), [sh0, shN, means])])
+    torch.set_num_threads(threads)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_too_few_coefficients_are_refused(build: NativeLibrary) -> None:
+    sh0, shN, means = make_inputs(3, 2)
+    with pytest.raises(ValueError, match="degree must lie in 0 to 2"):
+        radiance_colours_native(sh0, shN, means, CAMERA, 3, None, build)

@@ -54,6 +54,6 @@ def rasterizer(name: RasterizerName, device: torch.device) -> RasterBackend:
 def _warn_that_it_is_slow(reason: str) -> None:
     """Say once per process and reason that the slow backend is in use."""
     warnings.warn(
-        f"rasterising with the reference backend, about 100 times slower: {reason}",
+        f"rasterising with the reference backend, hundreds of times slower: {reason}",
         stacklevel=3,
     )

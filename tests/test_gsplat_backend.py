@@ -1,5 +1,8 @@
 """The gsplat adapter: on a stand-in with gsplat's signatures, and on a GPU where there is one."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -79,6 +82,20 @@ def test_absolute_gradients_of_many_channels_are_taken_in_one_pass(fake: FakeGsp
     assert_grads_agree(got_gradients, want_gradients)
     assert torch.all(got.screen.gradient >= 0)
     assert want.screen.gradient.shape == got.screen.gradient.shape
+
+
+def test_collecting_absolute_gradients_leaves_no_memory_behind(fake: FakeGsplat) -> None:
+    output, _ = outputs_and_gradients(
+        GsplatBackend(), random_scene(5, 0), RasterOptions(absgrad=True)
+    )
+    probe = weakref.ref(output.screen.probe)
+    fake.calls.clear()
+    gc.disable()
+    try:
+        del output
+        assert probe() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("primitive", PRIMITIVES)

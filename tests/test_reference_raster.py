@@ -1,6 +1,8 @@
 """The reference rasteriser's pixels: values by hand, invariants, gradients."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -353,6 +355,20 @@ def test_no_channels_still_give_alpha_and_depth() -> None:
     assert torch.equal(output.alpha, full.alpha)
     assert output.depth is not None and full.depth is not None
     torch.testing.assert_close(output.depth, full.depth)
+
+
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_collecting_absolute_gradients_leaves_no_memory_behind(primitive: Primitive) -> None:
+    """A hook that owns what the graph owns would keep every training step alive."""
+    options = RasterOptions(absgrad=True)
+    output, _ = outputs_and_gradients(BACKEND, random_scene(5, 0, primitive), options)
+    probe = weakref.ref(output.screen.probe)
+    gc.disable()
+    try:
+        del output
+        assert probe() is None
+    finally:
+        gc.enable()
 
 
 def test_screen_gradients_are_asked_for_too_early() -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from splatir.codecs.exr import write_exr
+from splatir.codecs.hdr import write_hdr
 from splatir.data.dataset import Dataset, DataSettings, View
 from splatir.data.images import load_photo
 from splatir.data.recognise import read_dataset
@@ -537,3 +539,21 @@ def test_named_folder_must_exist(tmp_path: Path) -> None:
 def test_another_image_folder_can_be_named(tmp_path: Path) -> None:
     write_colmap(tmp_path, SCENE, image_folder="photos")
     assert len(views_by_name(read_dataset(tmp_path, DataSettings(images="photos")))) == 9
+
+
+@pytest.mark.parametrize("extension", [".exr", ".hdr"])
+def test_float_images_are_measured_without_decoding(extension: str, tmp_path: Path) -> None:
+    write_colmap(tmp_path, SCENE, names=image_names(9))
+    names = image_names(9, extension)
+    write_colmap_model(tmp_path / "sparse/0", SCENE, names)
+    for path in list((tmp_path / "images").iterdir()):
+        rgb = np.asarray(Image.open(path), np.float32) / 255.0
+        write = write_exr if extension == ".exr" else write_hdr
+        write(path.with_suffix(extension), np.ascontiguousarray(rgb))
+        path.unlink()
+    dataset = read_dataset(tmp_path)
+    assert dataset.has_background
+    assert load_photo(dataset.train[0]).encoding == "linear"
+    (tmp_path / "images" / names[2]).write_bytes(b"#?RADIANCE\nnothing else")
+    with pytest.raises(ValueError, match=rf"frame_002\{extension} cannot be read as an image"):
+        read_dataset(tmp_path)

@@ -171,15 +171,13 @@ def _mask(
             return path
         remarks.note("{count} masks that frames name are missing: {names}.", listed)
         return None
-    folders = [root / "masks"]
+    first, _, rest = name.partition("/")
+    candidates = [(root / "masks", name)]
     if image_folder != root:
-        folders.append(image_folder.with_name(f"{image_folder.name}_mask"))
-    else:
-        first, *rest = name.split("/")
-        if rest:
-            masks = root / f"{first}_mask"
-            return find_mask(masks, "/".join(rest)) if masks.is_dir() else None
-    found = (find_mask(folder, name) for folder in folders if folder.is_dir())
+        candidates.append((image_folder.with_name(f"{image_folder.name}_mask"), name))
+    elif rest:
+        candidates.append((root / f"{first}_mask", rest))
+    found = (find_mask(folder, below) for folder, below in candidates if folder.is_dir())
     return next((path for path in found if path is not None), None)
 
 

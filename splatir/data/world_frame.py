@@ -8,7 +8,7 @@ from splatir.maths.frames import similarity
 
 # Weight of the mean up direction beside the cameras' x axes (their mean square is up to 1): small,
 # so that it decides only what the x axes leave open, as when all cameras look the same way.
-_MEAN_UP_WEIGHT = 0.02
+_MEAN_UP_WEIGHT = 0.005
 # A camera rolled by more than 45 degrees is one held sideways: its y axis is the level one.
 _SIDEWAYS = 0.7071
 # Below this ratio of eigenvalues the optical axes are parallel within about 6 degrees.

@@ -7,6 +7,7 @@ frame that the files are written in.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def project(
     points = points_world @ T[:3, :3].mT + T[:3, 3]
     homogeneous = points @ camera.K.mT
     return homogeneous[:, :2] / homogeneous[:, 2:], points[:, 2]
+
+
+def change_json(path: Path, change: Callable[[dict], object]) -> None:
+    """Apply `change` to the object in a JSON file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def write_photo(path: Path, rgba: UInt8[np.ndarray, "h w 4"], keep_alpha: bool = True) -> None:

@@ -51,12 +51,39 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
         )
     image_folder = _image_folder(root, model, [image.name for image in registered], settings)
     mask_folder = _mask_folder(root, image_folder, settings)
+    remarks = Remarks()
+    images = _captured_images(reconstruction, model, image_folder, mask_folder, remarks)
+    if not images:
+        raise FileNotFoundError(
+            f"none of the {len(registered)} images of {model} is in {image_folder} (first: "
+            f"{registered[0].name}). Name the image folder with --images."
+        )
+    points, point_warnings = _points(reconstruction, model)
+    return Capture(
+        kind="colmap",
+        images=tuple(images),
+        image_folder=image_folder,
+        points=points,
+        split=_own_split(root, model),
+        warnings=(*_several_models(model), *remarks.sentences(), *point_warnings),
+    )
+
+
+def _captured_images(
+    reconstruction: pycolmap.Reconstruction,
+    model: Path,
+    image_folder: Path,
+    mask_folder: Path | None,
+    remarks: Remarks,
+) -> list[CapturedImage]:
+    """The registered images whose files exist."""
+    registered = [reconstruction.images[i] for i in reconstruction.reg_image_ids()]
     lenses = {}
     for camera_id in {image.camera_id for image in registered}:
         lens = lens_from_colmap(reconstruction.cameras[camera_id])
         check_lens(lens, f"{model}: camera {camera_id}")
         lenses[camera_id] = lens
-    remarks, images = Remarks(), []
+    images = []
     for image in registered:
         path = find_image(image_folder, image.name)
         if path is None:
@@ -74,20 +101,7 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
                 mask_path=None if mask_folder is None else find_mask(mask_folder, image.name),
             )
         )
-    if not images:
-        raise FileNotFoundError(
-            f"none of the {len(registered)} images of {model} is in {image_folder} (first: "
-            f"{registered[0].name}). Name the image folder with --images."
-        )
-    points, point_warnings = _points(reconstruction, model)
-    return Capture(
-        kind="colmap",
-        images=tuple(images),
-        image_folder=image_folder,
-        points=points,
-        split=_own_split(root, model),
-        warnings=(*_several_models(model), *remarks.sentences(), *point_warnings),
-    )
+    return images
 
 
 def _extension(folder: Path) -> str | None:

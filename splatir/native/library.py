@@ -25,7 +25,12 @@ ISA_VARIABLE = "SPLATIR_ISA"
 # Another folder to load the libraries from, for developing kernels.
 DIRECTORY_VARIABLE = "SPLATIR_LIBRARY_DIR"
 
-_HOW_TO_BUILD = "Build it with: python -m splatir.native.build (needs a C++ compiler)."
+_HAS_SOURCES = SOURCE_DIR.is_dir() and any(SOURCE_DIR.glob("*.cpp"))
+_HOW_TO_BUILD = (
+    "Build it with: python -m splatir.native.build (needs a C++ compiler)."
+    if _HAS_SOURCES
+    else "Install a C++ compiler, then: pip install --force-reinstall --no-cache-dir splatir."
+)
 
 
 class NativeLibraryMissing(RuntimeError):
@@ -65,7 +70,7 @@ class NativeLibrary:
         get_hash = self._library.splatir_source_hash
         get_hash.restype = ctypes.c_char_p
         # A wheel ships no sources; there is nothing to compare with.
-        if SOURCE_DIR.is_dir() and any(SOURCE_DIR.glob("*.cpp")):
+        if _HAS_SOURCES:
             built_from = get_hash().decode()
             if built_from != source_hash():
                 raise NativeLibraryMissing(

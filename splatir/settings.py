@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import typing
 from pathlib import Path
@@ -18,6 +19,43 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 class SettingsError(ValueError):
     """A preset or an override that names or holds something unknown."""
+
+
+def check_range(
+    settings: Settings,
+    names: str,
+    low: int | float,
+    high: int | float = math.inf,
+    open_ends: bool = False,
+    group: str = "",
+) -> None:
+    """Refuse numbers out of range; call it in `__post_init__`.
+
+    Args:
+        settings: Holds the fields.
+        names: Fields with this range, separated by spaces; those that are None pass.
+        low: Smallest value.
+        high: Largest value; infinity itself never passes.
+        open_ends: Whether `low` and `high` themselves are out of range.
+        group: Where these settings stand among all, such as "densify", for the message.
+
+    Raises:
+        SettingsError: A value out of range or not a number.
+    """
+    for name in names.split():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        inside = low < value < high if open_ends else low <= value <= high
+        if inside and math.isfinite(value):
+            continue
+        full_name = f"{group}.{name}" if group else name
+        if high == math.inf:
+            allowed = f"above {low:g}" if open_ends else f"at least {low:g}"
+        else:
+            between = "strictly between" if open_ends else "between"
+            allowed = f"{between} {low:g} and {high:g}"
+        raise SettingsError(f"{full_name} must be {allowed}, got {value}.")
 
 
 def override(settings: SettingsT, values: dict[str, Any], where: str = "") -> SettingsT:

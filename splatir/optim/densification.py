@@ -18,7 +18,7 @@ from splatir.maths.rotations import rotation_from_quat
 from splatir.optim.parameters import gather_rows, group
 from splatir.raster.contract import ScreenSpace
 from splatir.scene.gaussians import GaussianModel
-from splatir.settings import Settings
+from splatir.settings import Settings, SettingsError, check_range
 
 # A split Gaussian's children are this much smaller (Kerbl et al. 2023).
 _SPLIT_SHRINK = 1.6
@@ -60,6 +60,23 @@ class DensificationSettings(Settings):
     reset_every: int = 0
     mcmc_growth: float = 0.05
     mcmc_noise: float = 5e5
+
+    def __post_init__(self) -> None:
+        """Refuse values under which densification does harm or nothing.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "start stop", 0, 1, group="densify")
+        check_range(self, "every max_gaussians", 1, group="densify")
+        check_range(self, "gradient prune_scale", 0, open_ends=True, group="densify")
+        check_range(self, "grow_scale reset_every mcmc_growth mcmc_noise", 0, group="densify")
+        # A reset leaves opacities of twice this value, which must be below 1.
+        check_range(self, "prune_opacity", 0, 0.5, open_ends=True, group="densify")
+        if self.start > self.stop:
+            raise SettingsError(
+                f"densify.start must not lie after densify.stop, got {self.start} and {self.stop}."
+            )
 
 
 @dataclass

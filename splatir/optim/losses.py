@@ -12,7 +12,7 @@ from splatir.render.geometry import normals_from_depth
 from splatir.render.radiance import RadianceImage
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
-from splatir.settings import Settings
+from splatir.settings import Settings, check_range
 
 # Depth differences across a silhouette are no surface: normals are compared above this alpha.
 _SOLID_ALPHA = 0.9
@@ -39,6 +39,15 @@ class LossWeights(Settings):
     distortion: float = 0.0
     opacity: float = 0.0
     scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are no weights.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "ssim normal_start", 0, 1, group="loss")
+        check_range(self, "alpha normal distortion opacity scale", 0, group="loss")
 
 
 @dataclass(frozen=True)

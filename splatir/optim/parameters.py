@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from splatir.scene.gaussians import GaussianModel
-from splatir.settings import Settings
+from splatir.settings import Settings, check_range
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class LearningRates(Settings):
     sh0: float = 2.5e-3
     shN: float = 1.25e-4
     background: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are no step sizes.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "means means_final", 0, open_ends=True, group="rates")
+        check_range(self, "quats scales opacities sh0 shN background", 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.

@@ -9,6 +9,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from splatir.maths.rotations import quat_from_normal
+from splatir.maths.spherical_harmonics import MAX_DEGREE
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import (
     PARAMETER_SPACES,
@@ -16,7 +17,7 @@ from splatir.scene.gaussians import (
     GaussianModel,
     Primitive,
 )
-from splatir.settings import Settings
+from splatir.settings import Settings, check_range
 
 # Degree-0 basis function: colour = 0.5 + SH_DC * sh0.
 SH_DC = 0.28209479177387814
@@ -37,6 +38,17 @@ class InitialisationSettings(Settings):
     opacity: float = 0.2
     scale: float = 0.8
     sh_degree: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no Gaussians.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "num_points", 1, group="init")
+        check_range(self, "opacity", 0, 1, open_ends=True, group="init")
+        check_range(self, "scale", 0, open_ends=True, group="init")
+        check_range(self, "sh_degree", 0, MAX_DEGREE, group="init")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from splatir.optim.losses import LossWeights
 from splatir.optim.parameters import LearningRates
 from splatir.scene.gaussians import Primitive
 from splatir.scene.initialise import InitialisationSettings
-from splatir.settings import Settings
+from splatir.settings import Settings, SettingsError, check_range
 
 Background = Literal["auto", "white", "black", "random", "learned"]
 
@@ -30,6 +30,15 @@ class ScheduleSettings(Settings):
     sh_every: float = 0.1
     coarse_until: float = 0.15
     coarse_factor: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can follow.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "sh_every coarse_until", 0, 1, group="schedule")
+        check_range(self, "coarse_factor", 1, group="schedule")
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,9 @@ class TrainSettings(Settings):
         antialiased: Scale opacity by the area lost to the pixel blur (ellipsoids only).
         background: Behind the Gaussians in training: "auto" is random where photos have alpha or
             masks, learned elsewhere.
-        photo_memory_gb: Decoded photos kept in memory at most.
+        photo_memory_gb: Decoded photos kept in memory at most; 0 decodes them again and again.
         eval_every: Steps between scores on the held-out views; 0 scores at the end only.
-        checkpoint_every: Steps between checkpoints; the last two are kept.
+        checkpoint_every: Steps between checkpoints; the last two are kept. 0 writes one at the end.
         init: How the first Gaussians are made.
         rates: Learning rates.
         loss: Weights of the loss terms.
@@ -84,3 +93,16 @@ class TrainSettings(Settings):
     loss: LossWeights = field(default_factory=LossWeights)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     densify: DensificationSettings = field(default_factory=DensificationSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can follow.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "steps", 1)
+        check_range(self, "photo_memory_gb eval_every checkpoint_every", 0)
+        # What torch's generators take.
+        check_range(self, "seed", 0, 2**63 - 1)
+        if not self.stages:
+            raise SettingsError("stages must name at least one stage, such as radiance.")

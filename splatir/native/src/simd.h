@@ -9,7 +9,12 @@
 #include <cstring>
 
 #if defined(__SSE2__)
+// GCC 12 warns about the deliberately uninitialised registers of its own header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #define SPLATIR_INLINE inline __attribute__((always_inline))
@@ -17,6 +22,16 @@
 namespace splatir {
 
 constexpr int kLanes = 16;
+
+// Four floats: one register on every instruction set.
+typedef float Quad __attribute__((vector_size(16)));
+
+SPLATIR_INLINE Quad load_quad(const float* from) {
+  Quad r;
+  std::memcpy(&r, from, sizeof r);
+  return r;
+}
+SPLATIR_INLINE void store_quad(float* to, Quad a) { std::memcpy(to, &a, sizeof a); }
 
 #if defined(__AVX512F__)
 
@@ -65,10 +80,17 @@ SPLATIR_INLINE Ints operator&(Ints a, Ints b) { return _mm512_and_si512(a.v, b.v
 SPLATIR_INLINE Ints operator|(Ints a, Ints b) { return _mm512_or_si512(a.v, b.v); }
 template <int kBits>
 SPLATIR_INLINE Ints shift_left(Ints a) { return _mm512_slli_epi32(a.v, kBits); }
+// Logical for non-negative numbers, arithmetic otherwise.
+template <int kBits>
+SPLATIR_INLINE Ints shift_right(Ints a) { return _mm512_srai_epi32(a.v, kBits); }
 
 SPLATIR_INLINE Mask operator&(Mask a, Mask b) { return Mask(static_cast<__mmask16>(a.v & b.v)); }
 SPLATIR_INLINE Mask operator|(Mask a, Mask b) { return Mask(static_cast<__mmask16>(a.v | b.v)); }
 SPLATIR_INLINE Mask operator~(Mask a) { return Mask(static_cast<__mmask16>(~a.v)); }
+// within & (a <= b)
+SPLATIR_INLINE Mask and_less_equal(Mask within, Floats a, Floats b) {
+  return Mask(_mm512_mask_cmp_ps_mask(within.v, a.v, b.v, _CMP_LE_OQ));
+}
 // Bit l is lane l.
 SPLATIR_INLINE uint32_t bits(Mask a) { return a.v; }
 SPLATIR_INLINE Mask mask_from_bits(uint32_t bits) { return Mask(static_cast<__mmask16>(bits)); }
@@ -93,6 +115,25 @@ SPLATIR_INLINE void store(float* to, Floats a) { _mm512_storeu_ps(to, a.v); }
 SPLATIR_INLINE void store(int32_t* to, Ints a) { _mm512_storeu_si512(to, a.v); }
 
 SPLATIR_INLINE float sum(Floats a) { return _mm512_reduce_add_ps(a.v); }
+
+// Lane j of the result is the sum of lanes j, j + 4, j + 8 and j + 12.
+SPLATIR_INLINE Quad sum_quads(Floats a) {
+  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a.v), high);
+  return (Quad)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+// Transposes the 4x4 matrices that lanes 4j .. 4j + 3 of four vectors make, for each j.
+SPLATIR_INLINE void transpose_quads(Floats (&rows)[4]) {
+  const __m512 ab_low = _mm512_unpacklo_ps(rows[0].v, rows[1].v);
+  const __m512 ab_high = _mm512_unpackhi_ps(rows[0].v, rows[1].v);
+  const __m512 cd_low = _mm512_unpacklo_ps(rows[2].v, rows[3].v);
+  const __m512 cd_high = _mm512_unpackhi_ps(rows[2].v, rows[3].v);
+  rows[0] = _mm512_shuffle_ps(ab_low, cd_low, 0x44);
+  rows[1] = _mm512_shuffle_ps(ab_low, cd_low, 0xEE);
+  rows[2] = _mm512_shuffle_ps(ab_high, cd_high, 0x44);
+  rows[3] = _mm512_shuffle_ps(ab_high, cd_high, 0xEE);
+}
 
 #else  // An array of the machine's own vectors.
 
@@ -169,10 +210,21 @@ SPLATIR_INLINE Ints shift_left(const Ints& a) {
   return r;
 }
 
+template <int kBits>
+SPLATIR_INLINE Ints shift_right(const Ints& a) {
+  Ints r;
+  for (int p = 0; p < kParts; ++p) r.v[p] = a.v[p] >> kBits;
+  return r;
+}
+
 SPLATIR_INLINE Mask operator~(const Mask& a) {
   Mask r;
   for (int p = 0; p < kParts; ++p) r.v[p] = ~a.v[p];
   return r;
+}
+
+SPLATIR_INLINE Mask and_less_equal(const Mask& within, const Floats& a, const Floats& b) {
+  return within & (a <= b);
 }
 
 SPLATIR_INLINE uint32_t bits(const Mask& a) {
@@ -273,7 +325,51 @@ SPLATIR_INLINE float sum(const Floats& a) {
   return lanes[0];
 }
 
+SPLATIR_INLINE Quad sum_quads(const Floats& a) {
+  FloatPart total = a.v[0];
+  for (int p = 1; p < kParts; ++p) total = total + a.v[p];
+#if defined(__AVX2__)
+  return (Quad)_mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
+#else
+  return total;
 #endif
+}
+
+SPLATIR_INLINE void transpose_quads(Floats (&rows)[4]) {
+  for (int p = 0; p < kParts; ++p) {
+#if defined(__AVX2__)
+    const __m256 ab_low = _mm256_unpacklo_ps(rows[0].v[p], rows[1].v[p]);
+    const __m256 ab_high = _mm256_unpackhi_ps(rows[0].v[p], rows[1].v[p]);
+    const __m256 cd_low = _mm256_unpacklo_ps(rows[2].v[p], rows[3].v[p]);
+    const __m256 cd_high = _mm256_unpackhi_ps(rows[2].v[p], rows[3].v[p]);
+    rows[0].v[p] = _mm256_shuffle_ps(ab_low, cd_low, 0x44);
+    rows[1].v[p] = _mm256_shuffle_ps(ab_low, cd_low, 0xEE);
+    rows[2].v[p] = _mm256_shuffle_ps(ab_high, cd_high, 0x44);
+    rows[3].v[p] = _mm256_shuffle_ps(ab_high, cd_high, 0xEE);
+#else
+    FloatPart columns[4];
+    for (int i = 0; i < 4; ++i)
+      columns[i] = FloatPart{rows[0].v[p][i], rows[1].v[p][i], rows[2].v[p][i], rows[3].v[p][i]};
+    for (int i = 0; i < 4; ++i) rows[i].v[p] = columns[i];
+#endif
+  }
+}
+
+#endif
+
+SPLATIR_INLINE void transpose(Quad (&rows)[4]) {
+  const Quad a = rows[0], b = rows[1], c = rows[2], d = rows[3];
+#if defined(__SSE2__)
+  const __m128 ab_low = _mm_unpacklo_ps(a, b), ab_high = _mm_unpackhi_ps(a, b);
+  const __m128 cd_low = _mm_unpacklo_ps(c, d), cd_high = _mm_unpackhi_ps(c, d);
+  rows[0] = _mm_movelh_ps(ab_low, cd_low);
+  rows[1] = _mm_movehl_ps(cd_low, ab_low);
+  rows[2] = _mm_movelh_ps(ab_high, cd_high);
+  rows[3] = _mm_movehl_ps(cd_high, ab_high);
+#else
+  for (int i = 0; i < 4; ++i) rows[i] = Quad{a[i], b[i], c[i], d[i]};
+#endif
+}
 
 SPLATIR_INLINE Mask operator>(const Floats& a, const Floats& b) { return b < a; }
 SPLATIR_INLINE Mask operator>=(const Floats& a, const Floats& b) { return b <= a; }

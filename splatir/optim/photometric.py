@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.native_comparison import can_compare_natively, compare_images
 from splatir.maths.ssim import ssim_torch
 
 
@@ -14,7 +15,8 @@ def photometric_loss(
 ) -> Float[Tensor, ""]:
     """(1 - s) mean |image - photo| + s (1 - SSIM(image, photo)), Kerbl et al. 2023, eq. 7.
 
-    Differentiable in the image only.
+    Differentiable in the image only. Native for float32 on the CPU where the library is built, else
+    torch.
 
     Args:
         image: Rendered display values, composited over the photo's background.
@@ -26,6 +28,11 @@ def photometric_loss(
     Raises:
         ValueError: The images differ in size or are empty.
     """
+    photo = photo.detach()
+    if can_compare_natively(image, photo):
+        difference_weight = 1.0 - ssim_weight
+        compared = compare_images(image, photo, difference_weight, -ssim_weight, pixel_weights)
+        return ssim_weight + compared
     return photometric_loss_torch(image, photo, ssim_weight, pixel_weights)
 
 

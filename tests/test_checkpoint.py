@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splatir.storage.atomic import atomic_file, write_text
+from splatir.codecs.atomic import atomic_file, write_text
 from splatir.storage.checkpoint import (
     CheckpointError,
     checkpoint_path,

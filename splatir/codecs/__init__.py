@@ -1,1 +1,1 @@
-"""File formats of images: bytes on disk to arrays and back, without any scene knowledge."""
+"""Bytes on disk without any scene knowledge: image formats, and files that are replaced whole."""

@@ -7,7 +7,7 @@ import numpy as np
 import OpenEXR
 from jaxtyping import Float32
 
-from splatir.codecs.partial import partial_file
+from splatir.codecs.atomic import atomic_path
 
 EXR_MAGIC = b"\x76\x2f\x31\x01"
 _HALF_MAX = 65504.0
@@ -125,10 +125,10 @@ def write_exr_channels(
         name: np.ascontiguousarray(_to_half(plane) if half else plane.astype(np.float32))
         for name, plane in planes.items()
     }
-    with partial_file(path) as partial:
+    with atomic_path(path) as temporary:
         try:
             with OpenEXR.File(header, stored) as file:
-                file.write(str(partial))
+                file.write(str(temporary))
         except RuntimeError as error:
             raise OSError(f"cannot write {path}: {error}") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from splatir.codecs.partial import partial_file
+from splatir.codecs.atomic import atomic_file
 
 _MAGICS = (b"#?RADIANCE", b"#?RGBE")
 _MAX_HEADER_BYTES = 65536
@@ -68,8 +68,8 @@ def write_hdr(path: Path, rgb: Float32[np.ndarray, "h w 3"]) -> None:
     header = f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {height} +X {width}\n".encode()
     # The run-length layout exists only for these widths.
     rows = [_encode_row(row) for row in rgbe] if 8 <= width < 32768 else [rgbe.tobytes()]
-    with partial_file(path) as partial:
-        partial.write_bytes(header + b"".join(rows))
+    with atomic_file(path) as stream:
+        stream.write(header + b"".join(rows))
 
 
 def encode_rgbe(rgb: Float32[np.ndarray, "*batch 3"]) -> UInt8[np.ndarray, "*batch 4"]:

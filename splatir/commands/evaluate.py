@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from splatir.codecs.atomic import write_text
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
 from splatir.data.recognise import read_dataset
@@ -18,7 +19,6 @@ from splatir.evaluate.report import radiance_sheet
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.settings import Settings
-from splatir.storage.atomic import atomic_file
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
 
@@ -135,5 +135,4 @@ def _drawn_indices(count: int) -> set[int]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    with atomic_file(path) as stream:
-        stream.write((json.dumps(content, indent=1) + "\n").encode())
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from splatir import __version__
+from splatir.codecs.atomic import write_text
 from splatir.maths.frames import invert_similarity
 from splatir.settings import Settings
-from splatir.storage.atomic import atomic_file
 from splatir.storage.ply import write_ply
 from splatir.train.finished import load_run
 from splatir.train.run_folder import RunFolder
@@ -69,6 +69,5 @@ def export_run(folder: RunFolder, output: Path | None = None) -> Path:
         "S_input_world": S_input_world.tolist(),
         "background_srgb": None if background is None else background.tolist(),
     }
-    with atomic_file(path.with_suffix(".json")) as stream:
-        stream.write(json.dumps(sidecar, indent=1).encode())
+    write_text(path.with_suffix(".json"), json.dumps(sidecar, indent=1) + "\n")
     return path

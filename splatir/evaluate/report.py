@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from splatir.codecs.atomic import atomic_file
 from splatir.evaluate.held_out import RenderedView
 from splatir.evaluate.metrics import ImageScores
 from splatir.evaluate.pictures import (
@@ -18,7 +19,6 @@ from splatir.evaluate.pictures import (
     normal_picture,
     srgb_picture,
 )
-from splatir.storage.atomic import atomic_file
 
 _MARGIN = 8
 _TEXT_SIZE = 14

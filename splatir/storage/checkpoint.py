@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatir.storage.atomic import atomic_file, remove_leftovers
+from splatir.codecs.atomic import atomic_file, remove_leftovers
 
 VERSION = 1
 _VERSION_KEY = "splatir_checkpoint"

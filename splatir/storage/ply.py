@@ -16,10 +16,10 @@ from jaxtyping import Float
 from plyfile import PlyData, PlyElement, PlyElementParseError, PlyListProperty, PlyParseError
 from torch import Tensor
 
+from splatir.codecs.atomic import atomic_file
 from splatir.maths.rotations import rotation_from_quat
 from splatir.scene.gaussians import SURFEL_LOG_THICKNESS, GaussianModel, Primitive
 from splatir.scene.transform import transform_model
-from splatir.storage.atomic import atomic_file
 
 FORMAT_VERSION = 1
 

@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from splatir import __version__
+from splatir.codecs.atomic import write_text
 from splatir.settings import load, to_plain
 from splatir.storage.checkpoint import (
     checkpoint_path,
@@ -75,7 +76,7 @@ class RunFolder:
     def write_settings(self, settings: TrainSettings) -> None:
         """Write the resolved settings."""
         head = f"# splatir {__version__}: every setting of this run\n"
-        self.config.write_text(head + tomli_w.dumps(to_plain(settings)), encoding="utf-8")
+        write_text(self.config, head + tomli_w.dumps(to_plain(settings)))
 
     def save(self, step: int, contents: dict[str, Any]) -> Path:
         """Write a checkpoint and drop those that are no longer needed."""
@@ -117,7 +118,7 @@ class RunFolder:
                 continue
             if record["step"] <= step:
                 kept.append(line)
-        self.metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
 def create_run_folder(settings: TrainSettings, data: Path) -> RunFolder:

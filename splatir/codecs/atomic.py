@@ -15,12 +15,12 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when the block ends without an exception.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a free name to write to, whose file takes the place of `path` if all goes well.
 
-    The bytes go to a hidden file in the same folder, are forced to the disk and renamed over
-    `path`; whoever opens `path` sees the old file or the whole new one. Missing parent folders are
-    made.
+    The name is a hidden one in the same folder; what was written there is forced to the disk and
+    renamed over `path` when the block ends without an exception. Whoever opens `path` sees the old
+    file or the whole new one. Missing parent folders are made.
 
     Args:
         path: File to create or replace.
@@ -32,9 +32,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -51,11 +50,25 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` as `atomic_path` says.
+
+    Args:
+        path: File to create or replace.
+
+    Raises:
+        OSError: As `atomic_path`.
+    """
+    with atomic_path(path) as temporary, temporary.open("xb") as stream:
+        yield stream
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` with UTF-8 text, all or nothing.
 
     Raises:
-        OSError: As `atomic_file`.
+        OSError: As `atomic_path`.
     """
     with atomic_file(path) as stream:
         stream.write(text.encode("utf-8"))

@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from splatir.maths.rotations import rotation_from_quat
+from splatir.maths.spherical_harmonics import SH_DC
 from splatir.scene.camera import Camera
+from splatir.scene.focus import common_sphere, focus_point
 from splatir.scene.hull import visual_hull_points
 from splatir.scene.initialise import (
-    SH_DC,
     InitialisationSettings,
     SeedPoints,
-    common_sphere,
-    focus_point,
     model_from_points,
     neighbour_distance,
     random_points,
@@ -57,15 +56,19 @@ def sphere_mask(camera: Camera, centre: torch.Tensor, radius: float) -> torch.Te
     return (centre_camera.square().sum() - along**2 < radius**2).float()[..., None]
 
 
-def test_focus_point_is_where_the_axes_meet() -> None:
-    torch.testing.assert_close(
-        focus_point(ring([0.3, -0.2, 0.5])), torch.tensor([0.3, -0.2, 0.5]), atol=1e-4, rtol=0
-    )
+def test_centre_of_the_common_sphere_is_where_the_axes_meet() -> None:
+    centre, _ = common_sphere(ring([0.3, -0.2, 0.5]))
+    torch.testing.assert_close(centre, torch.tensor([0.3, -0.2, 0.5]), atol=1e-4, rtol=0)
 
 
-def test_focus_point_of_parallel_axes_is_finite() -> None:
+def test_common_sphere_of_parallel_axes_lies_ahead_of_the_cameras() -> None:
     cameras = [look_at([float(x), -3.0, 0.0], [float(x), 0.0, 0.0]) for x in range(3)]
-    assert focus_point(cameras).isfinite().all()
+    positions = torch.stack([camera.position_world for camera in cameras])
+    forwards = torch.stack([camera.forward_world for camera in cameras])
+    assert focus_point(positions, forwards) is None
+    centre, radius = common_sphere(cameras)
+    torch.testing.assert_close(centre, torch.tensor([1.0, -2.0, 0.0]))
+    assert 0.1 < radius < 1.0
 
 
 def test_common_sphere_projects_inside_every_image_of_a_ring() -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.data.world_frame import focus_point, similarity_from_cameras, up_direction
+from splatir.data.world_frame import similarity_from_cameras, up_direction
 from splatir.maths.frames import (
     invert_rigid,
     similarity,
@@ -15,6 +15,7 @@ from splatir.maths.frames import (
     transform_points,
 )
 from splatir.maths.rotations import rotation_from_quat
+from splatir.scene.focus import focus_point
 from tests.captures import look_at, small_scene
 
 

@@ -5,14 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.frames import similarity
+from splatir.scene.focus import focus_point
 
 # Weight of the mean up direction beside the cameras' x axes (their mean square is up to 1): small,
 # so that it decides only what the x axes leave open, as when all cameras look the same way.
 _MEAN_UP_WEIGHT = 0.005
 # A camera rolled by more than 45 degrees is one held sideways: its y axis is the level one.
 _SIDEWAYS = 0.7071
-# Below this ratio of eigenvalues the optical axes are parallel within about 6 degrees.
-_MIN_AXES_SPREAD = 0.01
 
 
 def similarity_from_cameras(
@@ -64,41 +63,6 @@ def up_direction(R_input_camera: Float[Tensor, "n 3 3"]) -> Float[Tensor, " 3"]:
         sideways = (rights @ up).abs() > _SIDEWAYS
         up = _perpendicular(torch.where(sideways[:, None], downs, rights), mean_up)
     return up
-
-
-def focus_point(
-    positions: Float[Tensor, "n 3"], forwards: Float[Tensor, "n 3"]
-) -> Float[Tensor, " 3"] | None:
-    """The point nearest to the optical axes, or None where it is not what the cameras look at.
-
-    Minimises the sum of distances (not their squares, by reweighting), so that a few cameras that
-    look elsewhere do not move it.
-
-    Args:
-        positions: Camera centres.
-        forwards: Unit viewing directions.
-
-    Returns:
-        None if the axes are nearly parallel, or if the point is not in front of at least three
-        quarters of the cameras.
-    """
-    across = torch.eye(3, dtype=forwards.dtype) - forwards[:, :, None] * forwards[:, None, :]
-    weights = torch.ones(len(positions), dtype=positions.dtype)
-    point = positions.mean(dim=0)
-    for _ in range(10):
-        weighted = weights[:, None, None] * across
-        normal_matrix = weighted.sum(dim=0)
-        eigenvalues = torch.linalg.eigvalsh(normal_matrix)
-        if float(eigenvalues[0]) < _MIN_AXES_SPREAD * float(eigenvalues[2]):
-            return None
-        point = torch.linalg.solve(normal_matrix, (weighted @ positions[:, :, None]).sum(dim=0))
-        point = point.squeeze(-1)
-        misses = (across @ (point - positions)[:, :, None]).squeeze(-1).norm(dim=-1)
-        weights = 1.0 / misses.clamp_min(1e-3 * float((point - positions).norm(dim=-1).median()))
-        if not bool(torch.isfinite(weights).all()):
-            return None
-    in_front = ((point - positions) * forwards).sum(dim=-1) > 0
-    return point if float(in_front.double().mean()) >= 0.75 else None
 
 
 def _perpendicular(

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 MAX_DEGREE = 4
+# The constant basis function of degree 0: a splat's mean colour is 0.5 + SH_DC * sh0.
+SH_DC = 0.5 / math.sqrt(math.pi)
 
 
 def num_coefficients(degree: int) -> int:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from splatir.maths.frames import transform_points
 from splatir.scene.camera import Camera
-from splatir.scene.initialise import SeedPoints, common_sphere
+from splatir.scene.focus import common_sphere
+from splatir.scene.initialise import SeedPoints
 
 # Voxels along each edge: fine enough that a hull point lies within a percent of the object's size.
 GRID_SIZE = 112

@@ -9,8 +9,9 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from splatir.maths.rotations import quat_from_normal
-from splatir.maths.spherical_harmonics import MAX_DEGREE
+from splatir.maths.spherical_harmonics import MAX_DEGREE, SH_DC
 from splatir.scene.camera import Camera
+from splatir.scene.focus import common_sphere
 from splatir.scene.gaussians import (
     PARAMETER_SPACES,
     SURFEL_LOG_THICKNESS,
@@ -18,9 +19,6 @@ from splatir.scene.gaussians import (
     Primitive,
 )
 from splatir.settings import Settings, check_range
-
-# Degree-0 basis function: colour = 0.5 + SH_DC * sh0.
-SH_DC = 0.28209479177387814
 
 
 @dataclass(frozen=True)
@@ -120,39 +118,6 @@ def neighbour_distance(positions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     # Far outliers of a sparse model would start as splats that cover the whole view.
     ceiling = 10.0 * float(mean.median()) if float(mean.median()) > 0 else float(mean.max())
     return mean.clamp(floor, max(floor, ceiling))
-
-
-def focus_point(cameras: Sequence[Camera]) -> Float[Tensor, " 3"]:
-    """The point nearest to all optical axes in the least-squares sense, world frame.
-
-    Parallel axes leave it free along their direction; there it is taken near the cameras.
-    """
-    origins = torch.stack([camera.position_world for camera in cameras]).double()
-    forwards = torch.stack([camera.forward_world for camera in cameras]).double()
-    across = torch.eye(3, dtype=torch.float64) - forwards[:, :, None] * forwards[:, None, :]
-    # The small ridge only matters when all axes are parallel.
-    ridge = 1e-6 * len(cameras) * torch.eye(3, dtype=torch.float64)
-    centroid = origins.mean(0)
-    right = (across @ (origins - centroid)[:, :, None]).sum(0)
-    offset = torch.linalg.solve(across.sum(0) + ridge, right)[:, 0]
-    return (centroid + offset).float()
-
-
-def common_sphere(cameras: Sequence[Camera]) -> tuple[Float[Tensor, " 3"], float]:
-    """A sphere about the focus point that lies inside the view of half of the cameras.
-
-    Returns:
-        Centre and radius, world frame.
-    """
-    centre = focus_point(cameras)
-    radii = []
-    for camera in cameras:
-        distance = float((camera.position_world - centre).norm())
-        half_width = 0.5 * camera.width / float(camera.K[0, 0])
-        half_height = 0.5 * camera.height / float(camera.K[1, 1])
-        tangent = min(half_width, half_height)
-        radii.append(distance * tangent / (1.0 + tangent**2) ** 0.5)
-    return centre, float(torch.tensor(radii).median().clamp_min(1e-3))
 
 
 def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoints:

@@ -147,11 +147,21 @@ constexpr int kPartLanes = kPartBytes / 4;
 typedef float FloatPart __attribute__((vector_size(kPartBytes)));
 typedef int32_t IntPart __attribute__((vector_size(kPartBytes)));
 
+// Written out: GCC 12 turns lane-by-lane initialisation into a chain of inserts.
+SPLATIR_INLINE FloatPart broadcast_part(float value) {
+#if defined(__AVX2__)
+  return _mm256_set1_ps(value);
+#else
+  return FloatPart{value, value, value, value};
+#endif
+}
+SPLATIR_INLINE IntPart broadcast_part(int32_t value) { return IntPart{} + value; }
+
 struct Ints {
   IntPart v[kParts];
   Ints() = default;
   SPLATIR_INLINE Ints(int32_t value) {
-    for (int p = 0; p < kParts; ++p) v[p] = IntPart{} + value;
+    for (int p = 0; p < kParts; ++p) v[p] = broadcast_part(value);
   }
 };
 
@@ -159,9 +169,7 @@ struct Floats {
   FloatPart v[kParts];
   Floats() = default;
   SPLATIR_INLINE Floats(float value) {
-    // Not `FloatPart{} + value`: adding zero is work that the compiler must keep for -0.
-    for (int p = 0; p < kParts; ++p)
-      for (int lane = 0; lane < kPartLanes; ++lane) v[p][lane] = value;
+    for (int p = 0; p < kParts; ++p) v[p] = broadcast_part(value);
   }
 };
 
@@ -246,9 +254,12 @@ SPLATIR_INLINE uint32_t bits(const Mask& a) {
 SPLATIR_INLINE Mask mask_from_bits(uint32_t bits) {
   Mask r;
   for (int p = 0; p < kParts; ++p) {
-    IntPart bit_of_lane;
-    for (int lane = 0; lane < kPartLanes; ++lane) bit_of_lane[lane] = 1 << (p * kPartLanes + lane);
-    r.v[p] = ((IntPart{} + static_cast<int32_t>(bits)) & bit_of_lane) != 0;
+#if defined(__AVX2__)
+    const IntPart first_bits = {1, 2, 4, 8, 16, 32, 64, 128};
+#else
+    const IntPart first_bits = {1, 2, 4, 8};
+#endif
+    r.v[p] = (broadcast_part(static_cast<int32_t>(bits)) & (first_bits << (p * kPartLanes))) != 0;
   }
   return r;
 }

@@ -91,4 +91,6 @@ class _Comparison(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, v: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return ctx.gradient * v, None, None, None, None, None
+        # A loss is mostly summed as it is; then a pass over the image is saved.
+        gradient = ctx.gradient if v.item() == 1.0 else ctx.gradient * v
+        return gradient, None, None, None, None, None

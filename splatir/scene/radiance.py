@@ -34,7 +34,8 @@ def radiance_colours(
         shN: Coefficients of higher degrees; those above `degree` are ignored.
         means: Centres, world frame.
         camera_position: Centre of projection, world frame.
-        degree: Highest degree used, 0 to 4.
+        degree: Highest degree used, 0 to 4. With 0, `shN` and `means` get no gradient at all, so
+            that optimisers can leave them alone.
         visible: Gaussians whose colour is wanted; the others get 0 and no gradient.
 
     Raises:
@@ -58,7 +59,8 @@ def radiance_colours_torch(
     visible: Bool[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n 3"]:
     """`radiance_colours` in plain torch: any device and floating dtype, the reference."""
-    coefficients = torch.cat([sh0, shN[:, : num_coefficients(degree) - 1]], dim=1)
+    used = num_coefficients(degree) - 1
+    coefficients = torch.cat([sh0, shN[:, :used]], dim=1) if used else sh0
     directions = means - camera_position.detach()
     colours = (0.5 + evaluate_sh_torch(coefficients, directions, degree)).clamp_min(0.0)
     return colours if visible is None else torch.where(visible[:, None], colours, 0.0)
@@ -111,8 +113,10 @@ class _NativeRadiance(torch.autograd.Function):
         ctx: Any, v_colours: Tensor
     ) -> tuple[Tensor | None, ...]:
         sh0, shN, means, position, visible = ctx.saved_tensors
-        v_sh0, v_shN = torch.empty_like(sh0), torch.empty_like(shN)
-        v_means = torch.empty_like(means) if ctx.needs_input_grad[2] else None
+        has_direction = ctx.sizes[3] > 0
+        v_sh0 = torch.empty_like(sh0)
+        v_shN = torch.empty_like(shN) if has_direction else None
+        v_means = torch.empty_like(means) if has_direction and ctx.needs_input_grad[2] else None
         ctx.library.call(
             "splatir_radiance_backward",
             *(*ctx.sizes, sh0, shN, means, position, visible),

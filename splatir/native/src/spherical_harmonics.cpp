@@ -211,7 +211,7 @@ Harmonics evaluate(const Model& model, const Block& block, Evaluated& e) {
 }
 
 struct Gradients {
-  float *sh0, *shN, *means;  // means may be null
+  float *sh0, *shN, *means;  // the last two may be null
 };
 
 void backward_block(const Model& model, const Block& block, const float* v_colours,
@@ -234,7 +234,7 @@ void backward_block(const Model& model, const Block& block, const float* v_colou
     }
   }
   scatter(e.coefficients, 3, 3, block, v.sh0);
-  if (terms > 1) {
+  if (terms > 1 && v.shN != nullptr) {
     scatter(e.coefficients + 3 * kLanes, model.stride, 3 * (terms - 1), block, v.shN);
   }
   if (v.means == nullptr) return;
@@ -278,7 +278,7 @@ SPLATIR_EXPORT int64_t splatir_radiance_forward(
   return 0;
 }
 
-// v_means may be null.
+// v_shN and v_means may be null.
 SPLATIR_EXPORT int64_t splatir_radiance_backward(
     int64_t num_threads, int64_t count, int64_t terms, int64_t degree, const float* sh0,
     const float* shN, const float* means, const float* camera_position, const uint8_t* visible,
@@ -286,12 +286,12 @@ SPLATIR_EXPORT int64_t splatir_radiance_backward(
   const Model model(sh0, shN, means, camera_position, terms, degree);
   const int64_t used = 3 * (model.terms() - 1);
   parallel_ranges(num_threads, count, [&](int, int64_t begin, int64_t end) {
-    if (used < model.stride) {
+    if (v_shN != nullptr && used < model.stride) {
       std::fill(v_shN + begin * model.stride, v_shN + end * model.stride, 0.f);
     }
     const auto hidden = [&](int64_t i) {
       zero(v_sh0, 3, i);
-      zero(v_shN, model.stride, i);
+      if (v_shN != nullptr) zero(v_shN, model.stride, i);
       if (v_means != nullptr) zero(v_means, 3, i);
     };
     const auto body = [&](const Block& block) {

@@ -1,10 +1,17 @@
 """How the native library composites surfels, and the gradient of that."""
 
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary
-from splatir.raster.contract import RasterOptions, RasterOutput
+from splatir.native.library import NativeLibrary, num_threads
+from splatir.raster.contract import RasterOptions, RasterOutput, ScreenSpace
+from splatir.raster.native_projection import ProjectedSurfels, project_surfels
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
 
@@ -28,6 +35,162 @@ def rasterize_surfels(
         library: Build of the kernels.
 
     Raises:
-        ValueError: Always; the kernels are not written yet.
+        MemoryError: The lists of surfels per tile do not fit.
     """
-    raise ValueError("the cpu rasteriser has no surfels yet; use the reference rasteriser.")
+    projected = project_surfels(
+        gaussians.means, gaussians.quats, gaussians.scales, camera, options, library
+    )
+    size = (camera.width, camera.height)
+    return composite_surfels(
+        projected, gaussians.opacities, features, background, size, options, library
+    )
+
+
+def composite_surfels(
+    projected: ProjectedSurfels,
+    opacities: Float[Tensor, " n"],
+    features: Float[Tensor, "n channels"],
+    background: Float[Tensor, " channels"] | None,
+    size: tuple[int, int],
+    options: RasterOptions,
+    library: NativeLibrary,
+) -> RasterOutput:
+    """Composite projected surfels front to back (2DGS, Huang et al. 2024; gsplat's semantics).
+
+    Differentiable in all of `projected` but the radii, in opacities, features and background. The
+    gradient of the probe is camera z times dL/d(T_02, T_12) of the ray transform T, as in gsplat's
+    `gradient_2dgs`; `absgrad` on it sums absolute values of that over pixels.
+
+    Args:
+        projected: Footprints.
+        opacities: Peak alpha.
+        features: Any number of channels per surfel.
+        background: Composited behind everything.
+        size: Image width and height.
+        options: Which outputs are wanted.
+        library: Build of the kernels.
+
+    Raises:
+        MemoryError: The lists of surfels per tile do not fit.
+    """
+    wants_gradient = torch.is_grad_enabled() and projected.means2d.requires_grad
+    probe = torch.zeros_like(projected.means2d, requires_grad=wants_gradient)
+    image, alpha, depth, median, normals, distortion = _SurfelCompositing.apply(
+        projected.means2d,
+        projected.ray_transforms,
+        projected.depths,
+        projected.normals,
+        opacities,
+        features,
+        background,
+        probe,
+        _Call(library, projected.radii, size, options),
+    )
+    screen = ScreenSpace(projected.means2d, projected.radii, probe)
+    return RasterOutput(image, alpha, depth, median, normals, distortion, screen)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What compositing needs besides differentiable tensors."""
+
+    library: NativeLibrary
+    radii: Tensor
+    size: tuple[int, int]
+    options: RasterOptions
+
+
+class _State:
+    """Owns what the forward kernel keeps for the backward kernel; frees it when collected."""
+
+    def __init__(self, library: NativeLibrary, handle: int) -> None:
+        self.handle = handle
+        release = weakref.finalize(self, library.call, "splatir_surfels_release", handle)
+        # At exit the process returns its memory; the library may already be gone.
+        release.atexit = False
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+
+
+def _has_depth(options: RasterOptions) -> bool:
+    return options.depth or options.distortion
+
+
+class _SurfelCompositing(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means2d: Tensor,
+        ray_transforms: Tensor,
+        depths: Tensor,
+        normals: Tensor,
+        opacities: Tensor,
+        features: Tensor,
+        background: Tensor | None,
+        probe: Tensor,
+        call: _Call,
+    ) -> tuple[Tensor | None, ...]:
+        width, height = call.size
+        options = call.options
+        n, channels = features.shape
+
+        def image(wanted: bool, channels: int = 1) -> Tensor | None:
+            return features.new_empty(height, width, channels) if wanted else None
+
+        # In the order of `RasterOutput`.
+        images = (
+            *(image(True, channels), image(True), image(_has_depth(options))),
+            *(image(options.median_depth), image(options.normals, 3), image(options.distortion)),
+        )
+        surfels = _contiguous(means2d, ray_transforms, depths)
+        opacities, features, background = _contiguous(opacities, features, background)
+        handle = call.library.call(
+            "splatir_surfels_forward",
+            *(num_threads(), n, channels, width, height, *surfels),
+            *_contiguous(normals if options.normals else None, call.radii),
+            *(opacities, features, background, *images),
+        )
+        if handle == 0:
+            raise MemoryError(
+                f"not enough memory to rasterise {n} surfels at {width}x{height}. "
+                "Huge splats cost most: lower their scales, or render a smaller image."
+            )
+        ctx.state = _State(call.library, handle)
+        ctx.save_for_backward(surfels[0], surfels[1], opacities, background)
+        ctx.library, ctx.options, ctx.channels = call.library, options, channels
+        # Not the probe itself: the graph must not keep its result alive.
+        ctx.probe = weakref.ref(probe)
+        ctx.set_materialize_grads(False)
+        return images
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        means2d, ray_transforms, opacities, background = ctx.saved_tensors
+        options, n = ctx.options, opacities.shape[0]
+        surfels = (means2d, ray_transforms, opacities)
+        v_means2d, v_rays, v_opacities = (torch.empty_like(tensor) for tensor in surfels)
+        v_depths, v_features = means2d.new_empty(n), means2d.new_empty(n, ctx.channels)
+        v_normals = means2d.new_empty(n, 3) if options.normals else None
+        v_background = torch.empty_like(background) if ctx.needs_input_grad[6] else None
+        v_probe = torch.empty_like(means2d) if ctx.needs_input_grad[7] else None
+        absgrad = torch.empty_like(means2d) if options.absgrad else None
+        done = ctx.library.call(
+            "splatir_surfels_backward",
+            *(ctx.state.handle, num_threads(), *surfels, background, *_contiguous(*grad_outputs)),
+            *(v_means2d, v_rays, v_depths, v_normals, v_opacities, v_features),
+            *(v_background, v_probe, absgrad),
+        )
+        if done == 0:
+            raise MemoryError(f"not enough memory for the gradients of {n} surfels.")
+        probe = ctx.probe()
+        if absgrad is not None and probe is not None:
+            probe.absgrad = absgrad
+        return (
+            *(v_means2d, v_rays, v_depths, v_normals, v_opacities, v_features),
+            *(v_background, v_probe, None),
+        )

@@ -1,0 +1,346 @@
+// Backward pass of the surfel rasteriser: replays each block's entries back to front.
+//
+// Every (tile, surfel) pair collects one row of sums over its pixels; a surfel's rows are then added
+// in the order of its tiles, whatever threads wrote them, and go through one chain rule.
+#include <algorithm>
+#include <cstring>
+
+#include "surfel.h"
+#include "threads.h"
+
+namespace splatir {
+namespace {
+
+// Of a row's geometry part. With f_u, f_v, f_w the gradients to the homogeneous hit and f_blur that
+// to the squared offset of the low-pass, up to constants: sums of
+//   f_u (1, dx, dy), sigma;  f_v (1, dx, dy), depth;  f_w (1, dx, dy), |X_z|;  f_blur (-, dx, dy),
+//   |Y_z|
+// where sigma stands for the gradient to the exponent, wherever alpha is not capped.
+constexpr int kGeometrySums = 16;
+enum { kSigma = 3, kDepth = 7, kAbsoluteX = 11, kBlurX = 13, kBlurY = 14, kAbsoluteY = 15 };
+
+constexpr float kLn2 = 0.69314718f;
+
+// Gradients of the images at a block's pixels.
+struct PixelCotangents {
+  Floats alpha, distortion, median;  // Of alpha without its share in the background.
+};
+
+class Backward {
+ public:
+  Backward(SurfelImage& image, const SurfelCotangents& in, const SurfelGradients& out)
+      : image_(image), in_(in), out_(out), row_size_(image.padded + kGeometrySums) {}
+
+  void replay_tile(int thread, int64_t tile) {
+    SurfelTile& local = image_.scratch[thread];
+    const uint32_t used = image_.tile_used[tile];
+    load_tile(image_, tile, used, local);
+    if (out_.absolute != nullptr) load_planes(tile, used, local);
+    local.cotangents.reserve(image_.padded * size_t{kLanes});
+    local.channel_lanes.reserve(image_.padded * size_t{kLanes});
+    float* rows = &image_.partials[image_.bins.tile_begin[tile] * row_size_];
+    std::memset(rows, 0, used * row_size_ * sizeof(float));
+    float* background = out_.grad_background == nullptr
+                            ? nullptr
+                            : &image_.tile_sums[tile * static_cast<size_t>(image_.padded)];
+    if (background != nullptr) std::memset(background, 0, image_.padded * sizeof(float));
+    for (int b = 0; b < kBlocksPerTile; ++b) {
+      const BlockGeometry block(tile % image_.bins.tiles_x, tile / image_.bins.tiles_x, b,
+                                image_.size.width, image_.size.height);
+      const int64_t index = tile * kBlocksPerTile + b;
+      if (block.is_empty() || (image_.lists.count(index) == 0 && background == nullptr)) continue;
+      const PixelCotangents cotangents = load_cotangents(block, local);
+      if (background != nullptr)
+        add_channels(load(&image_.transmittance[index * kLanes]), local, 0, background);
+      replay_block(local, block, index, cotangents, rows);
+    }
+  }
+
+  // Adds the surfel's rows and goes back to its parameters.
+  void reduce(int64_t splat) {
+    alignas(64) float sums[kGeometrySums] = {};
+    std::vector<float>& channels = local_channels();
+    channels.assign(image_.padded, 0.0f);
+    const TileRect rect = image_.rects[splat];
+    const uint32_t* pair = &image_.bins.pair_of_splat[image_.bins.splat_begin[splat]];
+    Floats geometry(0.0f);
+    for (int64_t y = rect.y0; y < rect.y1; ++y) {
+      for (int64_t x = rect.x0; x < rect.x1; ++x) {
+        const int64_t tile = y * image_.bins.tiles_x + x;
+        const uint32_t position = *pair++;
+        if (position - image_.bins.tile_begin[tile] >= image_.tile_used[tile]) continue;
+        const float* row = &image_.partials[position * row_size_];
+        for (int c = 0; c < image_.padded; c += 4)
+          store_quad(&channels[c], load_quad(&channels[c]) + load_quad(row + c));
+        geometry += load(row + image_.padded);
+      }
+    }
+    store(sums, geometry);
+    for (int c = 0; c < image_.num_channels; ++c) {
+      const Strided<float>& to = out_.channels[c];
+      to.start[splat * to.stride] = channels[c];
+    }
+    write_geometry(splat, sums, rect.count() == 0);
+  }
+
+ private:
+  static std::vector<float>& local_channels() {
+    static thread_local std::vector<float> channels;
+    return channels;
+  }
+
+  void load_planes(int64_t tile, uint32_t used, SurfelTile& local) {
+    const uint32_t* splats = image_.bins.pair_splat.data() + image_.bins.tile_begin[tile];
+    local.planes.reserve(used);
+    for (uint32_t k = 0; k < used; ++k)
+      local.planes[k] =
+          trace_planes(out_.means2d + 2 * splats[k], out_.rows + 9 * splats[k], image_.size);
+  }
+
+  // Fills local.cotangents and .channel_lanes; zeros for channels and pixels that are not there.
+  PixelCotangents load_cotangents(const BlockGeometry& block, SurfelTile& local) {
+    const size_t count = image_.padded * size_t{kLanes};
+    float* lanes = local.channel_lanes.data();
+    alignas(64) float alpha[kLanes] = {}, distortion[kLanes] = {}, median[kLanes] = {};
+    std::memset(lanes, 0, count * sizeof(float));
+    for_each_pixel(block, image_.size.width, [&](int64_t lane, int64_t pixel) {
+      float behind = 0.0f;
+      for (int c = 0; c < image_.num_channels; ++c) {
+        const Strided<const float>& channel = in_.channels[c];
+        if (channel.start == nullptr) continue;
+        const float value = channel.start[pixel * channel.stride];
+        lanes[c * kLanes + lane] = value;
+        behind += in_.background[c] * value;
+      }
+      alpha[lane] = (in_.alpha == nullptr ? 0.0f : in_.alpha[pixel]) - behind;
+      if (in_.distortion != nullptr) distortion[lane] = in_.distortion[pixel];
+      if (in_.median_depth != nullptr) median[lane] = in_.median_depth[pixel];
+    });
+    transpose_cotangents(lanes, local.cotangents.data());
+    return {load(alpha), load(distortion), load(median)};
+  }
+
+  // [channel][lane] to, pass by pass, [lane][channel of the pass].
+  void transpose_cotangents(const float* lanes, float* rows) const {
+    for (int first = 0; first < image_.padded;) {
+      const int width = pass_width(image_.padded - first);
+      for (int c = 0; c < width; c += 4) {
+        for (int lane = 0; lane < kLanes; lane += 4) {
+          Quad quads[4];
+          for (int i = 0; i < 4; ++i)
+            quads[i] = load_quad(lanes + (first + c + i) * kLanes + lane);
+          transpose(quads);
+          for (int i = 0; i < 4; ++i)
+            store_quad(rows + first * kLanes + (lane + i) * width + c, quads[i]);
+        }
+      }
+      first += width;
+    }
+  }
+
+  // to[c] += sum over pixels of weights times the cotangent of channel c, for c >= first.
+  void add_channels(Floats weights, const SurfelTile& local, int first, float* to) const {
+    while (first < image_.padded) {
+      const int width = pass_width(image_.padded - first);
+      const float* rows = &local.cotangents[first * kLanes];
+      if (width == 16) add_weighted_rows<16>(weights, rows, to + first);
+      if (width == 8) add_weighted_rows<8>(weights, rows, to + first);
+      if (width == 4) add_weighted_rows<4>(weights, rows, to + first);
+      first += width;
+    }
+  }
+
+  void replay_block(SurfelTile& local, const BlockGeometry& block, int64_t index,
+                    const PixelCotangents& cotangents, float* rows) {
+    const bool has_extras = in_.distortion != nullptr || in_.median_depth != nullptr ||
+                            out_.absolute != nullptr;
+    if (has_extras) return replay_width<true>(local, block, index, cotangents, rows);
+    replay_width<false>(local, block, index, cotangents, rows);
+  }
+
+  template <bool kExtras>
+  void replay_width(SurfelTile& local, const BlockGeometry& block, int64_t index,
+                    const PixelCotangents& cotangents, float* rows) {
+    if (image_.padded == 4) return replay<4, kExtras>(local, block, index, cotangents, rows);
+    if (image_.padded == 8) return replay<8, kExtras>(local, block, index, cotangents, rows);
+    replay<16, kExtras>(local, block, index, cotangents, rows);
+  }
+
+  // Gradients of distortion and median depth; positions are relative to the tile's nearest surfel.
+  struct DepthTerms {
+    Floats distortion, median;      // Image gradients.
+    Floats weight_sum, depth_sum;   // Over the whole pixel.
+    Floats depth_so_far;            // Over surfels up to the current one.
+    Ints median_surfel;
+
+    // Call from back to front. dL/d(weight); *depth becomes dL/dz.
+    SPLATIR_INLINE Floats step(uint32_t k, float z, Floats weight, Floats before, Floats after,
+                               Floats* depth) {
+      const Floats one(1.0f), two(2.0f), own_z(z);
+      const Floats so_far = own_z * (one - after) - depth_so_far;
+      const Floats of_weight = two * (two * so_far + (depth_sum - own_z * weight_sum));
+      depth_so_far = depth_so_far - weight * own_z;
+      *depth = two * weight * (two * (one - before) - weight_sum + weight) * distortion +
+               keep(equals(median_surfel, Ints(static_cast<int32_t>(k))), median);
+      return of_weight * distortion;
+    }
+  };
+
+  DepthTerms depth_terms(int64_t index, const PixelCotangents& cotangents,
+                         Floats transmittance) const {
+    if (!image_.has_depth_outputs) return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, -1};
+    const Floats depth_sum = load(&image_.depth_sum[index * kLanes]);
+    return {cotangents.distortion,
+            cotangents.median,
+            Floats(1.0f) - transmittance,
+            depth_sum,
+            depth_sum,
+            load(&image_.median[index * kLanes])};
+  }
+
+  template <int kWidth, bool kExtras>
+  __attribute__((noinline)) void replay(SurfelTile& local, const BlockGeometry& block,
+                                        int64_t index, const PixelCotangents& cotangents,
+                                        float* rows) {
+    const Floats px = load(kLaneX) + Floats(static_cast<float>(block.x));
+    const Floats py = load(kLaneY) + Floats(static_cast<float>(block.y));
+    const float first_y = static_cast<float>(block.y) + 0.5f;
+    const float* lanes = local.channel_lanes.data();
+    const int padded = image_.padded;
+    const float nearest = kExtras && image_.tile_used[index / kBlocksPerTile] > 0
+                              ? local.surfels[0].depth
+                              : 0.0f;
+    Floats transmittance = load(&image_.transmittance[index * kLanes]);
+    // Gradient to what lies behind the current surfel, before the product with 1 - alpha.
+    Floats behind = -(transmittance * cotangents.alpha);
+    DepthTerms terms = depth_terms(index, cotangents, transmittance);
+    const BlockEntry* entries = image_.lists.entries(index);
+    for (uint32_t i = image_.lists.count(index); i-- > 0;) {
+      const uint32_t k = entries[i].pair;
+      const Surfel& s = local.surfels[k];
+      const float* channel = &local.channels[static_cast<size_t>(k) * padded];
+      float* row = rows + k * row_size_;
+      const Hit hit = hit_at(s, px, py);
+      const Floats raw = uncapped_alpha(s, hit);
+      const Mask counts = mask_from_bits(entries[i].pixels);
+      const Floats alpha = keep(counts, min(raw, Floats(kMaxAlpha)));
+      const Floats inverse = reciprocal(Floats(1.0f) - alpha);
+      const Floats before = transmittance * inverse;
+      const Floats weight = alpha * before;
+
+      Floats of_weight(0.0f);
+      for (int c = 0; c < kWidth; ++c) of_weight += load(lanes + c * kLanes) * Floats(channel[c]);
+      if (kWidth == 16)
+        for (int c = 16; c < padded; ++c) of_weight += load(lanes + c * kLanes) * Floats(channel[c]);
+      Floats of_depth(0.0f);
+      if (kExtras)
+        of_weight += terms.step(k, s.depth - nearest, weight, before, transmittance, &of_depth);
+      const Floats of_alpha = before * of_weight - inverse * behind;
+      behind += weight * of_weight;
+      transmittance = before;
+
+      add_weighted_rows<kWidth>(weight, local.cotangents.data(), row);
+      if (kWidth == 16 && padded > 16) add_channels(weight, local, 16, row);
+
+      const Mask smooth = counts & (raw <= Floats(kMaxAlpha));
+      const Floats of_exponent = -(raw * of_alpha);
+      // False for not-a-number, as in `uncapped_alpha`.
+      const Mask is_exact = hit.exact <= hit.blurred;
+      const Mask exact = smooth & is_exact, blurred = smooth & ~is_exact;
+      const Floats per_w = keep(exact, of_exponent * hit.inverse_w);
+      const FourFloats gradient = {{keep(exact, per_w * hit.u), keep(exact, per_w * hit.v),
+                                    keep(exact, -(per_w * hit.exact)),
+                                    keep(blurred, of_exponent)}};
+      const Floats sigma = keep(smooth, of_exponent);
+      Floats others;
+      if (kExtras) {
+        FourFloats four = {{sigma, of_depth, Floats(0.0f), Floats(0.0f)}};
+        if (out_.absolute != nullptr) add_absolute(local.planes[k], hit, gradient, &four);
+        others = fold_rows(four);
+      } else {
+        others = fold_rows(sigma);
+      }
+      add_moments(gradient, hit.dx, first_y - s.y, others, row + padded);
+    }
+  }
+
+  SPLATIR_INLINE static void add_absolute(const PlaneTrace& p, const Hit& hit,
+                                          const FourFloats& gradient, FourFloats* four) {
+    const Floats u = gradient.q[0], v = gradient.q[1];
+    four->q[2] = abs(u * (Floats(p.y_y) + hit.dy * Floats(p.z_y)) -
+                     v * (Floats(p.y_x) + hit.dy * Floats(p.z_x)));
+    four->q[3] = abs(v * (Floats(p.x_x) + hit.dx * Floats(p.z_x)) -
+                     u * (Floats(p.x_y) + hit.dx * Floats(p.z_y)));
+  }
+
+  void write_geometry(int64_t i, const float* sums, bool is_culled) {
+    // d(exponent)/d(u) is 2 u / w, in powers of two.
+    constexpr float kHit = 2.0f * kLn2;
+    float* grad_rows = out_.grad_rows + 9 * i;
+    if (is_culled) {
+      std::memset(grad_rows, 0, 9 * sizeof(float));
+    } else {
+      HitGradient gradient;
+      for (int j = 0; j < 3; ++j) {
+        gradient.u[j] = kHit * sums[j];
+        gradient.v[j] = kHit * sums[4 + j];
+        gradient.w[j] = kHit * sums[8 + j];
+      }
+      gradient_of_rows(out_.means2d + 2 * i, out_.rows + 9 * i, image_.size, gradient, grad_rows);
+    }
+    out_.grad_means2d[2 * i] = -2.0f * sums[kBlurX];
+    out_.grad_means2d[2 * i + 1] = -2.0f * sums[kBlurY];
+    out_.grad_opacities[i] = is_culled ? 0.0f : -sums[kSigma] / out_.opacities[i];
+    out_.grad_depths[i] = sums[kDepth];
+    const float z = out_.rows[9 * i + 8];
+    if (out_.probe != nullptr) {
+      out_.probe[2 * i] = grad_rows[2] * z;
+      out_.probe[2 * i + 1] = grad_rows[5] * z;
+    }
+    if (out_.absolute != nullptr) {
+      out_.absolute[2 * i] = kHit * sums[kAbsoluteX] * z;
+      out_.absolute[2 * i + 1] = kHit * sums[kAbsoluteY] * z;
+    }
+  }
+
+  SurfelImage& image_;
+  const SurfelCotangents& in_;
+  const SurfelGradients& out_;
+  const size_t row_size_;
+};
+
+// Tiles one after the other: the order of the sum is fixed.
+void sum_background(const SurfelImage& image, float* gradient) {
+  for (int c = 0; c < image.num_features; ++c) {
+    double total = 0.0;
+    for (int64_t tile = 0; tile < image.bins.num_tiles(); ++tile)
+      total += image.tile_sums[tile * static_cast<size_t>(image.padded) + c];
+    gradient[c] = static_cast<float>(total);
+  }
+}
+
+}  // namespace
+
+void backpropagate_surfels(SurfelImage& image, int64_t num_threads, const SurfelCotangents& in,
+                           const SurfelGradients& out) {
+  const int64_t num_tiles = image.bins.num_tiles();
+  const size_t num_pairs = image.bins.num_pairs();
+  image.partials.reserve(num_pairs * (image.padded + kGeometrySums));
+  if (out.grad_background != nullptr)
+    image.tile_sums.reserve(num_tiles * static_cast<size_t>(image.padded));
+  if (static_cast<int64_t>(image.scratch.size()) < num_threads) image.scratch.resize(num_threads);
+  Backward backward(image, in, out);
+  MemoryGuard guard;
+  parallel_tasks(num_threads, num_tiles, [&](int thread, int64_t tile) {
+    guard.run([&] { backward.replay_tile(thread, tile); });
+  });
+  parallel_ranges(num_threads, image.num_splats, [&](int, int64_t begin, int64_t end) {
+    guard.run([&] {
+      for (int64_t splat = begin; splat < end; ++splat) backward.reduce(splat);
+    });
+  });
+  guard.rethrow();
+  if (out.grad_background != nullptr) sum_background(image, out.grad_background);
+}
+
+}  // namespace splatir

@@ -1,4 +1,4 @@
-// What both projections share: three-vectors, rotations of quaternions, the camera, blocks of splats.
+// What both projections share: three-vectors, rotations by quaternions, the view, blocks of splats.
 //
 // Kernels gather 16 splats into columns and run one straight-line body per lane, which compilers
 // turn into vector code for any instruction set; bodies therefore branch by selection only.
@@ -100,7 +100,8 @@ inline bool rectangle_meets_image(const View& view, float x, float y, int32_t rx
 
 // Rows [first, first + count) of a row-major array, as columns; the last row fills a short block.
 template <int kColumns>
-inline void gather(const float* rows, int64_t first, int count, float (&columns)[kColumns][kBlock]) {
+inline void gather(const float* rows, int64_t first, int count,
+                   float (&columns)[kColumns][kBlock]) {
   const float* row = rows + first * kColumns;
   for (int lane = 0; lane < kBlock; ++lane) {
     for (int c = 0; c < kColumns; ++c) columns[c][lane] = row[c];

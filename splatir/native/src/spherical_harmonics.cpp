@@ -110,7 +110,8 @@ struct Block {
 void gather(const float* rows, int64_t stride, int width, const Block& block, float* columns) {
   if (width < 4) {
     for (int lane = 0; lane < kLanes; ++lane)
-      for (int c = 0; c < width; ++c) columns[c * kLanes + lane] = rows[block.index[lane] * stride + c];
+      for (int c = 0; c < width; ++c)
+        columns[c * kLanes + lane] = rows[block.index[lane] * stride + c];
     return;
   }
   for (int group = 0; group < kLanes; group += 4) {
@@ -129,7 +130,8 @@ void gather(const float* rows, int64_t stride, int width, const Block& block, fl
 void scatter(const float* columns, int64_t stride, int width, const Block& block, float* rows) {
   if (width < 4) {
     for (int lane = 0; lane < block.count; ++lane)
-      for (int c = 0; c < width; ++c) rows[block.index[lane] * stride + c] = columns[c * kLanes + lane];
+      for (int c = 0; c < width; ++c)
+        rows[block.index[lane] * stride + c] = columns[c * kLanes + lane];
     return;
   }
   for (int group = 0; group < block.count; group += 4) {
@@ -139,7 +141,8 @@ void scatter(const float* columns, int64_t stride, int width, const Block& block
       for (int i = 0; i < 4; ++i) quads[i] = load_quad(columns + (first + i) * kLanes + group);
       transpose(quads);
       // Unused lanes repeat a splat and hold the same numbers.
-      for (int i = 0; i < 4; ++i) store_quad(rows + block.index[group + i] * stride + first, quads[i]);
+      for (int i = 0; i < 4; ++i)
+        store_quad(rows + block.index[group + i] * stride + first, quads[i]);
     }
   }
 }
@@ -162,7 +165,8 @@ void for_blocks(int64_t begin, int64_t end, const uint8_t* visible, const Body& 
     }
   }
   if (block.count == 0) return;
-  for (int lane = block.count; lane < kLanes; ++lane) block.index[lane] = block.index[block.count - 1];
+  for (int lane = block.count; lane < kLanes; ++lane)
+    block.index[lane] = block.index[block.count - 1];
   body(block);
 }
 

@@ -56,37 +56,40 @@ class Backward {
     }
   }
 
-  // Adds the surfel's rows and goes back to its parameters.
-  void reduce(int64_t splat) {
-    alignas(64) float sums[kGeometrySums] = {};
-    std::vector<float>& channels = local_channels();
-    channels.assign(image_.padded, 0.0f);
-    const TileRect rect = image_.rects[splat];
-    const uint32_t* pair = &image_.bins.pair_of_splat[image_.bins.splat_begin[splat]];
-    Floats geometry(0.0f);
-    for (int64_t y = rect.y0; y < rect.y1; ++y) {
-      for (int64_t x = rect.x0; x < rect.x1; ++x) {
-        const int64_t tile = y * image_.bins.tiles_x + x;
-        const uint32_t position = *pair++;
-        if (position - image_.bins.tile_begin[tile] >= image_.tile_used[tile]) continue;
-        const float* row = &image_.partials[position * row_size_];
-        for (int c = 0; c < image_.padded; c += 4)
-          store_quad(&channels[c], load_quad(&channels[c]) + load_quad(row + c));
-        geometry += load(row + image_.padded);
+  // Adds the rows of each surfel and goes back to its parameters.
+  void reduce(int64_t begin, int64_t end) {
+    Buffer<float> total;
+    float* sums = total.reserve(row_size_);
+    const TileBins& bins = image_.bins;
+    const uint32_t *pairs = bins.pair_of_splat.data(), *last_pair = pairs + bins.num_pairs();
+    for (int64_t splat = begin; splat < end; ++splat) {
+      const TileRect rect = image_.rects[splat];
+      const uint32_t* pair = pairs + bins.splat_begin[splat];
+      std::memset(sums, 0, row_size_ * sizeof(float));
+      for (int64_t y = rect.y0; y < rect.y1; ++y) {
+        for (int64_t x = rect.x0; x < rect.x1; ++x, ++pair) {
+          if (last_pair - pair > kPrefetchAhead) prefetch_row(pair[kPrefetchAhead]);
+          const int64_t tile = y * bins.tiles_x + x;
+          if (*pair - bins.tile_begin[tile] >= image_.tile_used[tile]) continue;
+          const float* row = &image_.partials[*pair * row_size_];
+          for (size_t c = 0; c < row_size_; c += 4)
+            store_quad(sums + c, load_quad(sums + c) + load_quad(row + c));
+        }
       }
+      for (int c = 0; c < image_.num_channels; ++c) {
+        const Strided<float>& to = out_.channels[c];
+        to.start[splat * to.stride] = sums[c];
+      }
+      write_geometry(splat, sums + image_.padded, rect.count() == 0);
     }
-    store(sums, geometry);
-    for (int c = 0; c < image_.num_channels; ++c) {
-      const Strided<float>& to = out_.channels[c];
-      to.start[splat * to.stride] = channels[c];
-    }
-    write_geometry(splat, sums, rect.count() == 0);
   }
 
  private:
-  static std::vector<float>& local_channels() {
-    static thread_local std::vector<float> channels;
-    return channels;
+  // Rows of one surfel lie far apart: without this, adding them takes as long as making them.
+  static constexpr int64_t kPrefetchAhead = 24;
+  void prefetch_row(uint32_t pair) const {
+    const float* row = &image_.partials[pair * row_size_];
+    for (size_t c = 0; c < row_size_; c += 16) __builtin_prefetch(row + c);
   }
 
   void load_planes(int64_t tile, uint32_t used, SurfelTile& local) {
@@ -335,9 +338,7 @@ void backpropagate_surfels(SurfelImage& image, int64_t num_threads, const Surfel
     guard.run([&] { backward.replay_tile(thread, tile); });
   });
   parallel_ranges(num_threads, image.num_splats, [&](int, int64_t begin, int64_t end) {
-    guard.run([&] {
-      for (int64_t splat = begin; splat < end; ++splat) backward.reduce(splat);
-    });
+    guard.run([&] { backward.reduce(begin, end); });
   });
   guard.rethrow();
   if (out.grad_background != nullptr) sum_background(image, out.grad_background);

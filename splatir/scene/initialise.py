@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from splatir.maths.frames import transform_points
 from splatir.maths.rotations import quat_from_normal
 from splatir.maths.spherical_harmonics import MAX_DEGREE, SH_DC
 from splatir.scene.camera import Camera
@@ -19,6 +20,11 @@ from splatir.scene.gaussians import (
     Primitive,
 )
 from splatir.settings import Settings, check_range
+
+# Surroundings reach this many camera distances; what lies beyond moves too little to be placed.
+_SURROUNDINGS_REACH = 6.0
+# A surrounding point this near to a camera, in camera distances, would hide the view from it.
+_CLEAR_OF_CAMERAS = 0.5
 
 
 @dataclass(frozen=True)
@@ -132,3 +138,42 @@ def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoint
         colours_srgb=torch.full((count, 3), 0.5),
         normals=torch.zeros(count, 3),
     )
+
+
+def surrounding_points(
+    cameras: Sequence[Camera], inner_radius: float, count: int, seed: int
+) -> SeedPoints:
+    """Grey points around what structure from motion found, where at least two cameras look.
+
+    Textureless tables and walls have no triangulated points, and densification cannot reach far
+    from where there are none.
+
+    Args:
+        cameras: Views, in the world frame.
+        inner_radius: Distance from the focus point at which the surroundings begin, scene units.
+        count: Points drawn; those that fewer than two cameras see, or that lie close before one,
+            are dropped.
+        seed: For the draw.
+    """
+    positions = torch.stack([camera.position_world for camera in cameras])
+    centre, _ = common_sphere(cameras)
+    reach = float((positions - centre).norm(dim=-1).median())
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(count, 3, generator=generator)
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    outer = _SURROUNDINGS_REACH * reach
+    inner = min(inner_radius, 0.5 * outer)
+    exponent = torch.rand(count, 1, generator=generator)
+    points = centre + directions * inner * (outer / inner) ** exponent
+    views = torch.zeros(count, dtype=torch.int32)
+    is_close = torch.zeros(count, dtype=torch.bool)
+    for camera in cameras:
+        in_camera = transform_points(camera.T_camera_world, points)
+        depth = in_camera[:, 2]
+        pixels = (in_camera @ camera.K.mT)[:, :2] / depth.clamp_min(1e-6)[:, None]
+        size = torch.tensor([camera.width, camera.height])
+        inside = (depth > 0) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
+        views += inside
+        is_close |= inside & (depth < _CLEAR_OF_CAMERAS * reach)
+    kept = points[(views >= 2) & ~is_close]
+    return SeedPoints(kept, torch.full_like(kept, 0.5), torch.zeros_like(kept))

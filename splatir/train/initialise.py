@@ -7,7 +7,12 @@ from splatir.data.dataset import Dataset
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.hull import visual_hull_points
-from splatir.scene.initialise import SeedPoints, model_from_points, random_points
+from splatir.scene.initialise import (
+    SeedPoints,
+    model_from_points,
+    random_points,
+    surrounding_points,
+)
 from splatir.train.settings import TrainSettings
 
 # Sparse points below this number cover too little of a scene to start from alone.
@@ -19,7 +24,8 @@ _HULL_VIEWS = 60
 def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings) -> GaussianModel:
     """Gaussians on the visual hull (where photos have alpha) and on the sparse points.
 
-    With neither, they fill the space that the cameras have in common.
+    A real background gets some all around the sparse points. With neither hull nor points, they
+    fill the space that the cameras have in common.
 
     Args:
         dataset: Capture.
@@ -36,8 +42,13 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
         parts.append(
             SeedPoints(positions, dataset.points.colours_srgb, torch.zeros_like(positions))
         )
+    cameras = [view.camera for view in dataset.train]
+    if dataset.has_background and parts:
+        # Triangulated points are dense where there is texture; most of them are the subject.
+        radii = (parts[0].positions - parts[0].positions.median(dim=0).values).norm(dim=-1)
+        inner = float(radii.quantile(0.9))
+        parts.append(surrounding_points(cameras, inner, settings.init.num_points, settings.seed))
     if sum(len(part.positions) for part in parts) < _ENOUGH_POINTS:
-        cameras = [view.camera for view in dataset.train]
         parts.append(random_points(cameras, settings.init.num_points, settings.seed))
     merged = SeedPoints(
         torch.cat([part.positions for part in parts]),

@@ -8,6 +8,9 @@
 namespace splatir {
 namespace {
 
+// Surfels whose records are fetched before they are read.
+constexpr uint32_t kPrefetchAhead = 12;
+
 // Which blocks of a tile a surfel can reach: bit b for block b. Exact for the ellipse and for the
 // disc, on the rectangles that the blocks' pixel centres span.
 SPLATIR_INLINE uint32_t blocks_reached(const Surfel& s, const SurfelReach& reach, Floats block_x,
@@ -34,9 +37,11 @@ void find_blocks(const SurfelImage& image, int64_t tile, uint32_t count, SurfelT
   const uint32_t* splats = image.bins.pair_splat.data() + image.bins.tile_begin[tile];
   const Floats x = load(kBlockX) + Floats(tile % image.bins.tiles_x * float{kTileSize});
   const Floats y = load(kBlockY) + Floats(tile / image.bins.tiles_x * float{kTileSize});
-  for (uint32_t k = 0; k < count; ++k)
+  for (uint32_t k = 0; k < count; ++k) {
+    if (k + kPrefetchAhead < count) __builtin_prefetch(&image.reaches[splats[k + kPrefetchAhead]]);
     local.blocks[k] = static_cast<uint16_t>(
         blocks_reached(local.surfels[k], image.reaches[splats[k]], x, y));
+  }
 }
 
 // What a block's pixels have after the last surfel; the last three only with depth outputs.
@@ -231,7 +236,6 @@ class Forward {
 }  // namespace
 
 void load_tile(const SurfelImage& image, int64_t tile, uint32_t count, SurfelTile& local) {
-  constexpr uint32_t kPrefetchAhead = 12;
   const uint32_t* splats = image.bins.pair_splat.data() + image.bins.tile_begin[tile];
   const size_t stride = image.padded;
   Surfel* surfels = local.surfels.reserve(count);

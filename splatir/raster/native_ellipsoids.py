@@ -63,7 +63,7 @@ def composite_ellipsoids(
 ) -> RasterOutput:
     """Composite projected ellipsoids front to back.
 
-    Differentiable in means2d, conics and depths of `projected`, in opacities, features and
+    Differentiable in means2d, factors and depths of `projected`, in opacities, features and
     background. Absolute gradients appear as `absgrad` on `projected.means2d`.
 
     Args:
@@ -77,7 +77,7 @@ def composite_ellipsoids(
     """
     image, alpha, depth, median = _EllipsoidCompositing.apply(
         projected.means2d,
-        projected.conics,
+        projected.factors,
         opacities,
         projected.depths,
         features,
@@ -113,7 +113,7 @@ class _EllipsoidCompositing(torch.autograd.Function):
     def forward(
         ctx: Any,
         means2d: Tensor,
-        conics: Tensor,
+        factors: Tensor,
         opacities: Tensor,
         depths: Tensor,
         features: Tensor,
@@ -132,7 +132,7 @@ class _EllipsoidCompositing(torch.autograd.Function):
         address = call.library.call(
             "splatir_ellipsoids_forward",
             *(num_threads(), n, channels, width, height),
-            *(means2d.contiguous(), conics.contiguous(), opacities.contiguous(), depths),
+            *(means2d.contiguous(), factors.contiguous(), opacities.contiguous(), depths),
             *(call.projected.radii, features, background),
             *(image, alpha, depth, median, transmittance),
         )
@@ -160,7 +160,7 @@ class _EllipsoidCompositing(torch.autograd.Function):
         if v_image is None:
             v_image = features.new_zeros(*reversed(ctx.size), features.shape[1])
         v_images = (v_image, *v_others)
-        v_means2d, v_conics = features.new_empty(n, 2), features.new_empty(n, 3)
+        v_means2d, v_factors = features.new_empty(n, 2), features.new_empty(n, 3)
         v_opacities, v_features = features.new_empty(n), torch.empty_like(features)
         has_depth = any(v is not None for v in v_others[1:])
         v_depths = features.new_empty(n) if has_depth else None
@@ -168,7 +168,7 @@ class _EllipsoidCompositing(torch.autograd.Function):
         done = ctx.library.call(
             "splatir_ellipsoids_backward",
             *(ctx.context.address, num_threads(), depths, features, background, *v_images),
-            *(v_means2d, absgrad, v_conics, v_opacities, v_features, v_depths),
+            *(v_means2d, absgrad, v_factors, v_opacities, v_features, v_depths),
         )
         if done == 0:
             raise MemoryError(f"not enough memory for the gradients of {n} ellipsoids.")
@@ -178,4 +178,4 @@ class _EllipsoidCompositing(torch.autograd.Function):
         v_background = None
         if transmittance is not None and ctx.needs_input_grad[5]:
             v_background = v_image.flatten(0, 1).mT @ transmittance.flatten()
-        return v_means2d, v_conics, v_opacities, v_depths, v_features, v_background, None
+        return v_means2d, v_factors, v_opacities, v_depths, v_features, v_background, None

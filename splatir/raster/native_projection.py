@@ -21,7 +21,9 @@ class ProjectedEllipsoids:
     Attributes:
         means2d: Projected centres, pixels.
         depths: Camera z of the centres, scene units.
-        conics: Inverse of the blurred image covariance as (xx, xy, yy), per square pixel.
+        factors: Factors (along, slope, across) of the inverse of the blurred image covariance, the
+            conic: d.T @ conic @ d = along (dx + slope dy)^2 + across dy^2. Per square pixel, slope
+            without unit. Unlike the conic's entries they hold a needle's length in float32.
         compensations: sqrt(det(cov) / det(cov + blur)), which the opacity is to be multiplied by;
             None unless antialiased.
         radii: Half extents of the rectangle that holds every alpha >= 1/255, pixels; (0, 0) for
@@ -30,9 +32,15 @@ class ProjectedEllipsoids:
 
     means2d: Float[Tensor, "n 2"]
     depths: Float[Tensor, " n"]
-    conics: Float[Tensor, "n 3"]
+    factors: Float[Tensor, "n 3"]
     compensations: Float[Tensor, " n"] | None
     radii: Int[Tensor, "n 2"]
+
+    @property
+    def conics(self) -> Float[Tensor, "n 3"]:
+        """Inverse of the blurred image covariance as (xx, xy, yy), per square pixel."""
+        along, slope, across = self.factors.unbind(-1)
+        return torch.stack([along, along * slope, along * slope * slope + across], -1)
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,10 @@ def project_ellipsoids(
         ValueError: A tensor is not float32 or not on the CPU.
     """
     _check(means=means, quats=quats, scales=scales, opacities=opacities)
-    means2d, depths, conics, compensations, radii = _EllipsoidProjection.apply(
+    means2d, depths, factors, compensations, radii = _EllipsoidProjection.apply(
         means, quats, scales, opacities, camera, options, library or default_library()
     )
-    return ProjectedEllipsoids(means2d, depths, conics, compensations, radii)
+    return ProjectedEllipsoids(means2d, depths, factors, compensations, radii)
 
 
 def project_surfels(
@@ -152,7 +160,7 @@ class _EllipsoidProjection(torch.autograd.Function):
         library: NativeLibrary,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
         n = means.shape[0]
-        means2d, depths, conics = means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3)
+        means2d, depths, factors = means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3)
         compensations = means.new_empty(n) if options.antialiased else None
         radii = torch.empty(n, 2, dtype=torch.int32)
         splats = _contiguous(means, quats, scales)
@@ -161,12 +169,12 @@ class _EllipsoidProjection(torch.autograd.Function):
             "splatir_project_ellipsoids_forward",
             *(num_threads(), n, *splats, opacities.detach().contiguous(), *view),
             *(float(options.near), float(options.far), float(options.radius_clip)),
-            *(MIN_ALPHA, BLUR, means2d, depths, conics, compensations, radii),
+            *(MIN_ALPHA, BLUR, means2d, depths, factors, compensations, radii),
         )
         ctx.save_for_backward(*splats, radii)
         ctx.view, ctx.library = view, library
         ctx.mark_non_differentiable(radii)
-        return means2d, depths, conics, compensations, radii
+        return means2d, depths, factors, compensations, radii
 
     @staticmethod
     @once_differentiable
@@ -174,7 +182,7 @@ class _EllipsoidProjection(torch.autograd.Function):
         ctx: Any,
         v_means2d: Tensor,
         v_depths: Tensor,
-        v_conics: Tensor,
+        v_factors: Tensor,
         v_compensations: Tensor | None,
         _: Tensor,
     ) -> tuple[Tensor | None, ...]:
@@ -183,7 +191,7 @@ class _EllipsoidProjection(torch.autograd.Function):
         ctx.library.call(
             "splatir_project_ellipsoids_backward",
             *(num_threads(), means.shape[0], means, quats, scales, *ctx.view, BLUR, radii),
-            *_contiguous(v_means2d, v_depths, v_conics, v_compensations),
+            *_contiguous(v_means2d, v_depths, v_factors, v_compensations),
             *gradients,
         )
         return *gradients, None, None, None, None

@@ -28,7 +28,8 @@ SPLATIR_INLINE Floats log2_from_above(Floats x) {
 
 // Sixteen splats, one per lane.
 struct Columns {
-  alignas(64) float mean_x[kLanes], mean_y[kLanes], a[kLanes], b[kLanes], c[kLanes];
+  alignas(64) float mean_x[kLanes], mean_y[kLanes];
+  alignas(64) float along[kLanes], slope[kLanes], across[kLanes];
   alignas(64) float opacity[kLanes], radius_x[kLanes], radius_y[kLanes];
 
   Columns(const EllipsoidInputs& inputs, int64_t first, int64_t count) {
@@ -36,9 +37,9 @@ struct Columns {
       const int64_t i = first + std::min(lane, count - 1);
       mean_x[lane] = inputs.means2d[2 * i];
       mean_y[lane] = inputs.means2d[2 * i + 1];
-      a[lane] = inputs.conics[3 * i];
-      b[lane] = inputs.conics[3 * i + 1];
-      c[lane] = inputs.conics[3 * i + 2];
+      along[lane] = inputs.factors[3 * i];
+      slope[lane] = inputs.factors[3 * i + 1];
+      across[lane] = inputs.factors[3 * i + 2];
       opacity[lane] = inputs.opacities[i];
       radius_x[lane] = static_cast<float>(inputs.radii[2 * i]);
       radius_y[lane] = static_cast<float>(inputs.radii[2 * i + 1]);
@@ -46,27 +47,17 @@ struct Columns {
   }
 };
 
-// c - b^2 / a in double: for a long thin ellipse it is a small difference of large numbers.
-SPLATIR_INLINE Floats schur_complement(const Columns& in) {
-  alignas(64) float out[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const double a = in.a[lane], b = in.b[lane], c = in.c[lane];
-    out[lane] = static_cast<float>(c - b * b / a);
-  }
-  return load(out);
-}
-
 void prepare_sixteen(const EllipsoidInputs& inputs, int64_t first, int64_t count, int64_t tiles_x,
                      int64_t tiles_y, Ellipse* ellipses, TileRect* rects) {
   const Columns in(inputs, first, count);
-  const Floats half_bit(0.5f * kLog2E), zero(0.0f);
-  const Floats a = load(in.a), b = load(in.b), opacity = load(in.opacity);
+  const Floats half_bit(0.5f * kLog2E), zero(0.0f), opacity = load(in.opacity);
   const Floats mean_x = load(in.mean_x), mean_y = load(in.mean_y);
   const Floats radius_x = load(in.radius_x), radius_y = load(in.radius_y);
-  const Floats along = half_bit * a, across = half_bit * max(schur_complement(in), zero);
-  const Floats slope = b / a, column_slope = b / load(in.c);
+  const Floats along = half_bit * load(in.along), across = half_bit * load(in.across);
+  const Floats slope = load(in.slope), sheared = along * slope;
+  const Floats column_slope = sheared / (sheared * slope + across);
   const Floats exact_reach = log2_from_above(opacity * Floats(1.0f / kMinAlpha));
-  // Tight extents of q <= reach; the radii bound them where `across` was lost to rounding.
+  // Tight extents of q <= reach, where the radii are not even tighter.
   const Floats extent_y = min(sqrt(exact_reach / across), radius_y);
   const Floats extent_x =
       min(sqrt(exact_reach * (Floats(1.0f) / along + slope * slope / across)), radius_x);
@@ -134,13 +125,13 @@ using namespace splatir;
 // pass, to be released; 0 when memory does not suffice.
 SPLATIR_EXPORT int64_t splatir_ellipsoids_forward(
     int64_t num_threads, int64_t num_splats, int64_t num_features, int64_t width, int64_t height,
-    const float* means2d, const float* conics, const float* opacities, const float* depths,
+    const float* means2d, const float* factors, const float* opacities, const float* depths,
     const int32_t* radii, const float* features, const float* background, float* feature_image,
     float* alpha_image, float* depth_image, float* median_image, float* transmittance_image) {
   EllipsoidContext* context = nullptr;
   try {
     context = contexts().acquire();
-    const EllipsoidInputs inputs{means2d, conics, opacities, depths, radii, features, background};
+    const EllipsoidInputs inputs{means2d, factors, opacities, depths, radii, features, background};
     context->num_splats = num_splats;
     context->width = width;
     context->height = height;
@@ -164,7 +155,7 @@ SPLATIR_EXPORT int64_t splatir_ellipsoids_backward(
     int64_t context, int64_t num_threads, const float* depths, const float* features,
     const float* background, const float* v_feature_image, const float* v_alpha_image,
     const float* v_depth_image, const float* v_median_image, float* v_means2d, float* v_absgrad,
-    float* v_conics, float* v_opacities, float* v_features, float* v_depths) {
+    float* v_factors, float* v_opacities, float* v_features, float* v_depths) {
   EllipsoidScratch* scratch = nullptr;
   try {
     scratch = scratches().acquire();
@@ -172,7 +163,7 @@ SPLATIR_EXPORT int64_t splatir_ellipsoids_backward(
     differentiate_ellipsoids(
         *reinterpret_cast<const EllipsoidContext*>(context), *scratch, num_threads, inputs,
         {v_feature_image, v_alpha_image, v_depth_image, v_median_image},
-        {v_means2d, v_absgrad, v_conics, v_opacities, v_features, v_depths});
+        {v_means2d, v_absgrad, v_factors, v_opacities, v_features, v_depths});
     scratches().release(scratch);
     return 1;
   } catch (const std::bad_alloc&) {

@@ -1,9 +1,9 @@
 // What the forward pass of the ellipsoid rasteriser leaves for its backward pass.
 //
-// An ellipsoid's image is an ellipse: alpha = opacity exp(-sigma),
-// sigma = (a dx^2 + c dy^2) / 2 + b dx dy for the conic (a, b, c) and (dx, dy) = pixel - mean.
-// The kernels use the equal sum of squares a/2 (dx + b/a dy)^2 + (c - b^2/a)/2 dy^2: one operation
-// less, never negative, and without the cancellation of long thin ellipses.
+// An ellipsoid's image is an ellipse: alpha = opacity exp(-sigma) with
+// sigma = (along (dx + slope dy)^2 + across dy^2) / 2 and (dx, dy) = pixel - mean. Against the
+// entries (a, b, c) of the conic, sigma = (a dx^2 + c dy^2) / 2 + b dx dy, this sum of squares takes
+// one operation less, is never negative, and does not cancel for needles.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -26,8 +26,8 @@ constexpr float kLn2 = 0.69314718f;
 struct Ellipse {
   float mean_x, mean_y;
   float minus_along, minus_across;
-  float slope;          // b/a: -slope dy is the dx that is nearest the centre on row dy.
-  float column_slope;   // b/c: the same for columns.
+  float slope;          // -slope dy is the dx that is nearest the centre on row dy.
+  float column_slope;   // The same for columns.
   float opacity;
   float reach;          // A block matters if q <= reach somewhere in it; a little generous.
 };
@@ -84,10 +84,10 @@ struct EllipsoidContext {
 
 constexpr uint32_t kNoPair = UINT32_MAX;
 
-// One image's splats: means2d [n, 2], conics [n, 3], opacities, depths [n], radii [n, 2],
+// One image's splats: means2d [n, 2], factors [n, 3], opacities, depths [n], radii [n, 2],
 // features [n, channels] and background [channels], which may be null.
 struct EllipsoidInputs {
-  const float *means2d, *conics, *opacities, *depths;
+  const float *means2d, *factors, *opacities, *depths;
   const int32_t* radii;
   const float *features, *background;
 };
@@ -105,7 +105,7 @@ struct EllipsoidImageGradients {
 
 // Gradients to inputs, as these are shaped; absgrad [n, 2] and depths may be null.
 struct EllipsoidGradients {
-  float *means2d, *absgrad, *conics, *opacities, *features, *depths;
+  float *means2d, *absgrad, *factors, *opacities, *features, *depths;
 };
 
 // Fills `context.ellipses` and `context.rects`. Throws std::bad_alloc.

@@ -18,7 +18,8 @@ namespace {
 
 // Entries handled together, so that they share loads of the image gradient.
 constexpr int kGroup = kEntryGroup;
-// Sums of d loss / d sigma times 1, dx, dy, dx^2, dx dy, dy^2, and absolute screen gradients x, y.
+// Sums of d loss / d sigma times 1, l, dy, l^2, l dy, dy^2 with l = dx + slope dy, and absolute
+// screen gradients x, y.
 constexpr int kMoments = 8;
 constexpr int64_t kPrefetchAhead = 8;
 
@@ -204,9 +205,14 @@ SPLATIR_INLINE Quad sum_each(Floats (&v)[kGroup]) {
   return sum_quads((v[0] + v[1]) + (v[2] + v[3]));
 }
 
+// From the entries' centres to a block's, and their slopes: one lane per entry.
+struct GroupGeometry {
+  Quad to_block_x, to_block_y, slope;
+};
+
 // Moments of d loss / d sigma about each entry's centre, in the order of the row.
-SPLATIR_INLINE void add_moments(Floats (&v)[kGroup], Quad to_block_x, Quad to_block_y,
-                                Quad absolute_x, Quad absolute_y, float* const* moments) {
+SPLATIR_INLINE void add_moments(Floats (&v)[kGroup], const GroupGeometry& g, Quad absolute_x,
+                                Quad absolute_y, float* const* moments) {
   // About the block's centre first: lane 4y + j of v[x] becomes pixel (x, y) of entry j.
   transpose_quads(v);
   const Floats outer = v[0] + v[3], inner = v[1] + v[2];
@@ -217,9 +223,13 @@ SPLATIR_INLINE void add_moments(Floats (&v)[kGroup], Quad to_block_x, Quad to_bl
   const Floats y = row_y * sum;
   const Quad m = sum_quads(sum), mx = sum_quads(x), my = sum_quads(y);
   const Quad mxx = sum_quads(xx), mxy = sum_quads(row_y * x), myy = sum_quads(row_y * y);
-  const Quad dx = mx + to_block_x * m, dy = my + to_block_y * m;
-  Quad first[4] = {m, dx, dy, mxx + to_block_x * (mx + dx)};
-  Quad second[4] = {mxy + to_block_x * my + to_block_y * dx, myy + to_block_y * (my + dy),
+  // Sheared while still small, so that needles keep the digits of l.
+  const Quad ml = mx + g.slope * my, mly = mxy + g.slope * myy;
+  const Quad mll = mxx + g.slope * (mxy + mly);
+  const Quad to_block_l = g.to_block_x + g.slope * g.to_block_y;
+  const Quad l = ml + to_block_l * m, y_sum = my + g.to_block_y * m;
+  Quad first[4] = {m, l, y_sum, mll + to_block_l * (ml + l)};
+  Quad second[4] = {mly + to_block_l * my + g.to_block_y * l, myy + g.to_block_y * (my + y_sum),
                     absolute_x, absolute_y};
   transpose(first);
   transpose(second);
@@ -247,15 +257,17 @@ void Backward::walk_back(const TileSplats& local, const BlockGeometry& block,
       behind += alpha * over;
     }
     float *rows[kGroup], *moments[kGroup];
-    Quad to_block_x, to_block_y, absolute_x{}, absolute_y{};
+    GroupGeometry geometry;
+    Quad absolute_x{}, absolute_y{};
     Floats screen_x[kGroup], screen_y[kGroup];
     for (int j = 0; j < kGroup; ++j) {
       const uint32_t pair = entries[i + j].pair;
       const Ellipse& e = local.ellipses[pair];
       rows[j] = partials + pair * row_width_;
       moments[j] = rows[j] + stride_;
-      to_block_x[j] = centre_x - e.mean_x;
-      to_block_y[j] = centre_y - e.mean_y;
+      geometry.to_block_x[j] = centre_x - e.mean_x;
+      geometry.to_block_y[j] = centre_y - e.mean_y;
+      geometry.slope[j] = e.slope;
       if (kAbsolute) {
         const Floats dx = load(kLaneX) + Floats(static_cast<float>(block.x) - e.mean_x);
         const Floats dy = load(kLaneY) + Floats(static_cast<float>(block.y) - e.mean_y);
@@ -268,7 +280,7 @@ void Backward::walk_back(const TileSplats& local, const BlockGeometry& block,
       absolute_x = sum_each(screen_x);
       absolute_y = sum_each(screen_y);
     }
-    add_moments(v_sigma, to_block_x, to_block_y, absolute_x, absolute_y, moments);
+    add_moments(v_sigma, geometry, absolute_x, absolute_y, moments);
     for (int64_t first = 0; first < stride_;) {
       const int64_t width = Channels::next_width(stride_ - first);
       if (width == 16) add_channels<16>(weights, v.by_pixel, stride_, rows, first);
@@ -327,14 +339,13 @@ void Backward::write_gradients(int64_t splat, const float* sums,
   const float* m = sums + stride_;
   const bool culled = context_.rects[splat].count() == 0;
   const Ellipse e = culled ? Ellipse{} : context_.ellipses[splat];
-  // The conic is (a, a slope, a slope^2 + across).
-  const float a = -2.0f * kLn2 * e.minus_along, across = -2.0f * kLn2 * e.minus_across;
-  const float v_x = -a * (m[1] + e.slope * m[2]);
+  const float along = -2.0f * kLn2 * e.minus_along, across = -2.0f * kLn2 * e.minus_across;
+  const float v_x = -along * m[1];
   out.means2d[2 * splat] = v_x;
   out.means2d[2 * splat + 1] = e.slope * v_x - across * m[2];
-  out.conics[3 * splat] = 0.5f * m[3];
-  out.conics[3 * splat + 1] = m[4];
-  out.conics[3 * splat + 2] = 0.5f * m[5];
+  out.factors[3 * splat] = 0.5f * m[3];
+  out.factors[3 * splat + 1] = along * m[4];
+  out.factors[3 * splat + 2] = 0.5f * m[5];
   out.opacities[splat] = culled ? 0.0f : -m[0] / e.opacity;
   if (out.absgrad != nullptr) {
     out.absgrad[2 * splat] = 2.0f * kLn2 * m[6];

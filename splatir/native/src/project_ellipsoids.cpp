@@ -1,4 +1,8 @@
 // Where and how large ellipsoids appear on the image, and the gradient of that (EWA splatting).
+//
+// The footprint is the conic P, the inverse image covariance, as factors (along, slope, across):
+// d^T P d = along (dx + slope dy)^2 + across dy^2. The entries of P themselves in float32 do not
+// hold the length of a needle: along a diagonal they agree to all digits.
 #include "abi.h"
 #include "projection.h"
 #include "threads.h"
@@ -88,7 +92,7 @@ inline Projected project(const View& view, const Limits& limits, Vec3 mean, Quat
 
 struct ForwardBlock {
   float means[3][kBlock], quats[4][kBlock], scales[3][kBlock], opacities[1][kBlock];
-  float means2d[2][kBlock], depths[1][kBlock], conics[3][kBlock], compensations[1][kBlock];
+  float means2d[2][kBlock], depths[1][kBlock], factors[3][kBlock], compensations[1][kBlock];
   int32_t radii[2][kBlock];
 };
 
@@ -115,9 +119,9 @@ void forward_block(const View& view, const Limits& limits, ForwardBlock& b) {
     put(b.means2d, 0, lane, visible, x);
     put(b.means2d, 1, lane, visible, y);
     put(b.depths, 0, lane, visible, e.centre.z);
-    put(b.conics, 0, lane, visible, yy * inverse_det);
-    put(b.conics, 1, lane, visible, -e.cov_xy * inverse_det);
-    put(b.conics, 2, lane, visible, xx * inverse_det);
+    put(b.factors, 0, lane, visible, yy * inverse_det);
+    put(b.factors, 1, lane, visible, -e.cov_xy / yy);
+    put(b.factors, 2, lane, visible, 1.f / yy);
     put(b.compensations, 0, lane, visible, compensation);
     b.radii[0][lane] = visible ? rx : 0;
     b.radii[1][lane] = visible ? ry : 0;
@@ -126,7 +130,7 @@ void forward_block(const View& view, const Limits& limits, ForwardBlock& b) {
 
 struct BackwardBlock {
   float means[3][kBlock], quats[4][kBlock], scales[3][kBlock];
-  float v_means2d[2][kBlock], v_depths[1][kBlock], v_conics[3][kBlock], v_compensations[1][kBlock];
+  float v_means2d[2][kBlock], v_depths[1][kBlock], v_factors[3][kBlock], v_compensations[1][kBlock];
   int32_t visible[kBlock];
   float v_means[3][kBlock], v_quats[4][kBlock], v_scales[3][kBlock];
 };
@@ -135,24 +139,26 @@ struct RowPair {
   Vec3 first, second;
 };
 
-// Gradient to U from those to the conic P = (U U^T + blur I)^-1 and to sqrt(det_sharp / det).
-inline RowPair gradient_of_rows(const Projected& e, float blur, Vec3 v_conic, float v_compensation) {
+// Gradient to U from those to the factors of (U U^T + blur I)^-1 and to sqrt(det_sharp / det).
+inline RowPair gradient_of_rows(const Projected& e, float blur, Vec3 v_factors,
+                                float v_compensation) {
   const float inverse_det = 1.f / e.det;
-  // P U without cancellation: yy U0 - xy U1 = U1 x (U0 x U1), and likewise the other row.
-  const Vec3 PU0 = inverse_det * (cross(e.U1, e.normal) + blur * e.U0);
-  const Vec3 PU1 = inverse_det * (cross(e.normal, e.U0) + blur * e.U1);
-  // d(conic) gives -2 P vP (P U); the conic's xy entry stands for two matrix entries.
-  const Vec3 X0 = v_conic.x * PU0 + 0.5f * v_conic.y * PU1;
-  const Vec3 X1 = 0.5f * v_conic.y * PU0 + v_conic.z * PU1;
-  const float P_xx = (e.cov_yy + blur) * inverse_det, P_xy = -e.cov_xy * inverse_det;
-  const float P_yy = (e.cov_xx + blur) * inverse_det;
+  const float across = 1.f / (e.cov_yy + blur);
+  const float slope = -e.cov_xy * across, along = (e.cov_yy + blur) * inverse_det;
+  // W = U0 + slope U1, the part of U0 across U1 (up to the blur), without cancellation.
+  const Vec3 W = across * (cross(e.U1, e.normal) + blur * e.U0);
+  // 1 / along = xx - xy^2 / yy has the gradient (2 W, 2 slope W).
+  const float v_inverse = -along * along * v_factors.x;
+  const Vec3 v_U0 = 2.f * v_inverse * W - across * v_factors.y * e.U1;
+  const Vec3 v_U1 =
+      slope * v_U0 - across * (v_factors.y * W + 2.f * across * v_factors.z * e.U1);
   // With k = det_sharp / det: dk/dU = 2 ((1 - k) P U - blur / det U).
+  const Vec3 PU0 = along * W, PU1 = inverse_det * (cross(e.normal, e.U0) + blur * e.U1);
   const float compensation = __builtin_sqrtf(e.det_sharp * inverse_det);
   const float v_k = v_compensation / (compensation + kCompensationEps);  // times 2 / 2
   const float share = v_k * blur * inverse_det;
   const float blurred = share * (e.cov_xx + e.cov_yy + blur);
-  return {-2.f * (P_xx * X0 + P_xy * X1) + (blurred * PU0 - share * e.U0),
-          -2.f * (P_xy * X0 + P_yy * X1) + (blurred * PU1 - share * e.U1)};
+  return {v_U0 + (blurred * PU0 - share * e.U0), v_U1 + (blurred * PU1 - share * e.U1)};
 }
 
 void backward_block(const View& view, const Limits& limits, BackwardBlock& b) {
@@ -162,7 +168,7 @@ void backward_block(const View& view, const Limits& limits, BackwardBlock& b) {
     const Quat unit = scaled(quat, inverse_length);
     const Vec3 scale = vec3_at(b.scales, lane);
     const Projected e = project(view, limits, vec3_at(b.means, lane), unit, scale);
-    const auto [vU0, vU1] = gradient_of_rows(e, limits.blur, vec3_at(b.v_conics, lane),
+    const auto [vU0, vU1] = gradient_of_rows(e, limits.blur, vec3_at(b.v_factors, lane),
                                              b.v_compensations[0][lane]);
     // U = T [long_x long_y long_z]
     const Vec3 v_long_x = vU0.x * e.T0 + vU1.x * e.T1;
@@ -202,7 +208,7 @@ SPLATIR_EXPORT int64_t splatir_project_ellipsoids_forward(
     int64_t num_threads, int64_t count, const float* means, const float* quats,
     const float* scales, const float* opacities, const float* T_camera_world, const float* K,
     int64_t width, int64_t height, float near, float far, float radius_clip, float min_alpha,
-    float blur, float* means2d, float* depths, float* conics, float* compensations,
+    float blur, float* means2d, float* depths, float* factors, float* compensations,
     int32_t* radii) {
   const View view(T_camera_world, K, width, height);
   const Limits limits(view, near, far, radius_clip, min_alpha, blur);
@@ -222,7 +228,7 @@ SPLATIR_EXPORT int64_t splatir_project_ellipsoids_forward(
       }
       scatter(b.means2d, first, size, means2d);
       scatter(b.depths, first, size, depths);
-      scatter(b.conics, first, size, conics);
+      scatter(b.factors, first, size, factors);
       scatter(b.radii, first, size, radii);
     }
   });
@@ -234,7 +240,7 @@ SPLATIR_EXPORT int64_t splatir_project_ellipsoids_backward(
     int64_t num_threads, int64_t count, const float* means, const float* quats,
     const float* scales, const float* T_camera_world, const float* K, int64_t width,
     int64_t height, float blur, const int32_t* radii, const float* v_means2d,
-    const float* v_depths, const float* v_conics, const float* v_compensations, float* v_means,
+    const float* v_depths, const float* v_factors, const float* v_compensations, float* v_means,
     float* v_quats, float* v_scales) {
   const View view(T_camera_world, K, width, height);
   const Limits limits(view, 0.f, 0.f, 0.f, 0.f, blur);
@@ -247,7 +253,7 @@ SPLATIR_EXPORT int64_t splatir_project_ellipsoids_backward(
       gather(scales, first, size, b.scales);
       gather(v_means2d, first, size, b.v_means2d);
       gather(v_depths, first, size, b.v_depths);
-      gather(v_conics, first, size, b.v_conics);
+      gather(v_factors, first, size, b.v_factors);
       if (v_compensations != nullptr) gather(v_compensations, first, size, b.v_compensations);
       for (int lane = 0; lane < size; ++lane) b.visible[lane] = radii[2 * (first + lane)];
       backward_block(view, limits, b);

@@ -14,8 +14,8 @@ from PIL import Image
 
 from splatir.codecs.exr import write_exr
 from splatir.codecs.hdr import write_hdr
-from splatir.data.dataset import Distortion, View
-from splatir.data.images import load_photo, mask_polarity_warning
+from splatir.data.dataset import Dataset, Distortion, View
+from splatir.data.images import load_photo, mask_polarity_warning, photo_loader
 from splatir.data.lens import pinhole
 from splatir.data.resample import area_average
 from splatir.maths.colour import srgb_from_linear
@@ -247,6 +247,20 @@ def test_mask_polarity_is_judged_by_rim_and_centre() -> None:
     assert "invert" in str(mask_polarity_warning(1.0 - mask))
     assert mask_polarity_warning(torch.ones(30, 40, 1)) is None
     assert mask_polarity_warning(torch.zeros(30, 40, 1)) is None
+
+
+@pytest.mark.parametrize("has_background", [True, False])
+def test_alpha_of_a_capture_with_a_real_background_counts_only_beside_masks(
+    has_background: bool, tmp_path: Path
+) -> None:
+    bare = view_of(saved(random_bytes(6, 8, 4), tmp_path / "a.png"), 8, 6)
+    masked = replace(bare, mask_path=saved(random_bytes(6, 8), tmp_path / "m.png"))
+    views = (bare, masked)
+    dataset = Dataset(tmp_path, "colmap", views, (), None, torch.eye(4), has_background)
+    load = photo_loader(dataset)
+    assert (load(bare).alpha is None) is has_background
+    assert load(masked).alpha is not None
+    assert torch.equal(load(bare).rgb, load_photo(bare).rgb)
 
 
 # Resizing

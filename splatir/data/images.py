@@ -1,6 +1,7 @@
 """How does a view's image file become pixels that agree with the view's pinhole camera?"""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from splatir.codecs.exr import read_exr
 from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
-from splatir.data.dataset import View
+from splatir.data.dataset import Dataset, View
 from splatir.data.resample import area_average, check_matches_camera, resize, undistort
 
 # Weight of uncovered pixels in alpha-weighted means: keeps their colour defined, moves covered
@@ -72,6 +73,25 @@ def load_photo(view: View) -> Photo:
     alpha = resampled[..., 3:]
     rgb = resampled[..., :3] / (alpha + _UNCOVERED_WEIGHT)
     return Photo(rgb, (alpha * inside).clamp(0.0, 1.0), file.encoding, file.bits)
+
+
+def photo_loader(dataset: Dataset) -> Callable[[View], Photo]:
+    """The loader of a data set's photos: `load_photo`, without alpha that marks no object.
+
+    Where the background is real, as in a capture that was saved as RGBA, alpha counts only in views
+    that have a mask.
+
+    Args:
+        dataset: Whose views will be loaded.
+    """
+
+    def load(view: View) -> Photo:
+        photo = load_photo(view)
+        if dataset.has_background and view.mask_path is None:
+            return replace(photo, alpha=None)
+        return photo
+
+    return load
 
 
 def mask_polarity_warning(alpha: Float[Tensor, "h w 1"]) -> str | None:

@@ -1,5 +1,6 @@
 """Fixtures and the two kinds of test that not every machine can run."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import PIL.Image  # noqa: F401 - before any test imports pycolmap, see splatir/__init__.py
@@ -25,3 +26,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_data() -> Path:
     """Folder of the development scenes; use with `@pytest.mark.shared_data`."""
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a capture, a finished run of it and old.ply; tests must leave it as it is."""
+    from tests.faults import write_results
+
+    folder = tmp_path_factory.mktemp("results")
+    write_results(folder)
+    return folder
+
+
+@pytest.fixture
+def command(results: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """A `FailingCommand`; whatever it ran must have left the results as they were."""
+    from splatir.commands.main import main
+    from tests.faults import contents, the_error
+
+    before = contents(results)
+
+    def fail(*words: str | Path, code: int = 1) -> str:
+        capsys.readouterr()
+        returned = main([str(word) for word in words])
+        printed = capsys.readouterr()
+        assert returned == code, printed
+        return the_error(printed.err, printed.out)
+
+    yield fail
+    after = contents(results)
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == []

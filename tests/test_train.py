@@ -28,7 +28,7 @@ def small(tmp_path: Path) -> TrainSettings:
     return TrainSettings(
         data=ROOT / "assets" / "demo",
         output=tmp_path / "run",
-        dataset=DataSettings(downscale=8),
+        dataset=DataSettings(downscale=8.0),
         steps=20,
         eval_every=0,
         checkpoint_every=0,

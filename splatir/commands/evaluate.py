@@ -11,6 +11,7 @@ from tqdm import tqdm
 from splatir.codecs.atomic import write_text
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
+from splatir.data.images import photo_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import RenderedView, render_view
 from splatir.evaluate.lpips import Unavailable, lpips_metric
@@ -47,6 +48,8 @@ def run(settings: EvalSettings) -> None:
     """Score, draw, print."""
     if settings.run is None:
         raise ValueError("give a run folder: splatir eval RUN.")
+    if settings.json is not None and settings.json.is_dir():
+        raise ValueError(f"--json must be a file, got the folder {settings.json}.")
     device = pick_device(settings.device)
     finished = load_run(settings.run, device)
     scores = evaluate_run(finished, device, settings.lpips_weights)
@@ -84,7 +87,8 @@ def evaluate_run(
     views: list[ImageScores] = []
     perceptual: list[float] = []
     drawn: list[RenderedView] = []
-    with PhotoCache(dataset.test, int(settings.photo_memory_gb * 1e9)) as photos:
+    budget = int(settings.photo_memory_gb * 1e9)
+    with PhotoCache(dataset.test, budget, photo_loader(dataset)) as photos:
         for index in tqdm(range(len(dataset.test)), desc="eval", unit="view"):
             rendered = _render(finished, dataset, photos, index, device)
             views.append(rendered.scores)

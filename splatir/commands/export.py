@@ -35,12 +35,26 @@ def run(settings: ExportSettings) -> None:
     if settings.run is None:
         raise ValueError("give a run folder: splatir export RUN.")
     output = settings.output
-    if output is not None and output.exists() and not settings.overwrite:
-        raise FileExistsError(f"{output} exists; give another --output, or add --overwrite.")
+    if output is not None:
+        _check_output(output, settings.overwrite)
     path = export_run(RunFolder(settings.run), output)
     print(f"splat    {path}  ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"sidecar  {path.with_suffix('.json')}")
     print("lost     the learned background colour is in the sidecar only; no materials yet")
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a place where the PLY or the sidecar beside it would destroy something.
+
+    Raises:
+        ValueError: Not the name of a PLY file.
+        FileExistsError: Something is there and may not be replaced.
+    """
+    if output.suffix.lower() != ".ply" or output.is_dir():
+        raise ValueError(f"--output must be a .ply file, got {output}.")
+    for path in (output, output.with_suffix(".json")):
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; give another --output, or add --overwrite.")
 
 
 def export_run(folder: RunFolder, output: Path | None = None) -> Path:

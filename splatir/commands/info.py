@@ -11,6 +11,7 @@ import tyro
 from splatir.data.dataset import DataSettings
 from splatir.data.inspect import format_report, inspect_dataset
 from splatir.data.recognise import read_dataset
+from splatir.messages import one_line
 from splatir.scene.gaussians import GaussianModel
 from splatir.settings import Settings
 from splatir.storage.ply import read_ply
@@ -77,8 +78,12 @@ def describe_run(finished: FinishedRun) -> list[str]:
     ]
     scores = finished.folder.evaluation / "scores.json"
     if scores.is_file():
-        values = json.loads(scores.read_text(encoding="utf-8"))
-        lines.append(f"scores       PSNR {values['psnr_full']:.2f} dB, SSIM {values['ssim']:.4f}")
+        try:
+            values = json.loads(scores.read_text(encoding="utf-8"))
+            found = f"PSNR {values['psnr_full']:.2f} dB, SSIM {values['ssim']:.4f}"
+        except (ValueError, KeyError, TypeError) as error:
+            found = f"{scores} is broken ({one_line(str(error))}); splatir eval writes it again"
+        lines.append(f"scores       {found}")
     return lines
 
 

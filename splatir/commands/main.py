@@ -1,7 +1,10 @@
 """Which command runs, and how its errors reach the user."""
 
+import contextlib
 import importlib
+import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,7 +14,8 @@ from typing import Any
 import tyro
 
 from splatir import __version__, presets
-from splatir.settings import Settings, load
+from splatir.messages import error_message, one_line
+from splatir.settings import Settings, SettingsError, load
 
 # Set to anything to see the traceback of an error.
 DEBUG_VARIABLE = "SPLATIR_DEBUG"
@@ -88,11 +92,11 @@ def _guarded(name: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        print(f"error: {_message(error)}", file=sys.stderr)
-        return 1
+        print(f"error: {error_message(error)}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
     return 0
 
 
@@ -105,7 +109,29 @@ def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) 
         preset = _flag_value(words, "--config")
         if preset is not None:
             defaults = load(presets.find(preset), defaults)
-    return tyro.cli(kind, args=words, default=defaults, prog=f"splatir {name}")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=words, default=defaults, prog=f"splatir {name}")
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise SettingsError(_parser_message(said.getvalue(), name)) from stop
+
+
+def _parser_message(said: str, name: str) -> str:
+    """The sentence of the parser's framed message, and the flags that it suggests."""
+    lines = [line.strip(" │╭╮╰╯|+") for line in said.splitlines()]
+    # Rules between its sections are hyphens where the output cannot show frames.
+    parts = [" ".join(part.split()) for part in re.split(r"─{3,}|-{8,}", "\n".join(lines))]
+    sections = [part.strip("─ ") for part in parts if part.strip("─ ")]
+    # The first is the frame's title.
+    sentence = sections[1] if len(sections) > 1 else " ".join(sections)
+    sentence = re.sub(r"^Error parsing (?!-)\S+: ", "", sentence).rstrip(".")
+    similar = next((part for part in sections if part.startswith("Perhaps you meant")), "")
+    flags = re.findall(r"(?<!\S)--[\w.-]+", similar)
+    hint = f" Did you mean {' or '.join(flags)}?" if flags else ""
+    return f"{sentence}.{hint} See splatir {name} --help."
 
 
 def _flag_value(words: list[str], flag: str) -> str | None:
@@ -139,14 +165,8 @@ def _overview() -> str:
     )
 
 
-def _message(error: BaseException) -> str:
-    """The error's text; errors of the system name the file and what went wrong."""
-    text = str(error).strip()
-    return text if text else type(error).__name__
-
-
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ def run(settings: TrainSettings) -> None:
     root = result.run.root
     device = pick_device(settings.device)
     finished = load_run(root, device)
+    # First, so that a fault in scoring does not cost it.
+    ply = export_run(result.run)
     scored = "none: the capture has no held-out views"
     if result.has_held_out_views:
         scores = evaluate_run(finished, device)
@@ -22,7 +24,6 @@ def run(settings: TrainSettings) -> None:
             f"test PSNR {scores['psnr_full']:.2f} dB, SSIM {scores['ssim']:.4f} over "
             f"{scores['num_views']} views, see {result.run.evaluation}"
         )
-    ply = export_run(result.run)
     count, seconds = finished.model.num_gaussians, finished.seconds
     print(f"\nrun      {root}")
     print(f"scores   {scored}")

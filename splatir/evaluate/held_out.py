@@ -104,9 +104,7 @@ def render_view(
     background = torch.zeros(3, device=device) if background_srgb is None else background_srgb
     if photo.alpha is not None:
         background = torch.ones(3, device=device)
-    image = render_radiance(
-        model, view.camera.to(device), rasterizer, background, options=options
-    )
+    image = render_radiance(model, view.camera.to(device), rasterizer, background, options=options)
     rgb = photo.rgb if photo.encoding == "srgb" else srgb_from_linear(photo.rgb.clamp(0.0, 1.0))
     alpha = None if photo.alpha is None else photo.alpha[..., 0]
     rendered = image.rgb_srgb.clamp(0.0, 1.0).cpu()

@@ -1,9 +1,6 @@
 """The folder that a training writes, and that every other command reads."""
 
 import json
-import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,11 @@ from splatir.storage.checkpoint import (
     save_checkpoint,
 )
 from splatir.train.settings import TrainSettings
+from splatir.train.state import check_contents
 
 # One to continue from, and one before it in case the disk tears the first.
 _KEPT_CHECKPOINTS = 2
+_CONFIG_HEAD = "# splatir "
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,19 @@ class RunFolder:
         """Folder of exported files."""
         return self.root / "export"
 
+    @property
+    def is_run(self) -> bool:
+        """Whether a training made this folder."""
+        if not self.config.is_file():
+            return False
+        with self.config.open("rb") as stream:
+            return stream.read(len(_CONFIG_HEAD)) == _CONFIG_HEAD.encode()
+
+    @property
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint of the highest step, usable or not."""
+        return max(self.checkpoints.glob("step_*.pt"), default=None)
+
     def settings(self) -> TrainSettings:
         """The settings the run was made with.
 
@@ -75,7 +87,7 @@ class RunFolder:
 
     def write_settings(self, settings: TrainSettings) -> None:
         """Write the resolved settings."""
-        head = f"# splatir {__version__}: every setting of this run\n"
+        head = f"{_CONFIG_HEAD}{__version__}: every setting of this run\n"
         write_text(self.config, head + tomli_w.dumps(to_plain(settings)))
 
     def save(self, step: int, contents: dict[str, Any]) -> Path:
@@ -87,11 +99,18 @@ class RunFolder:
             old.unlink()
         return path
 
+    def forget_checkpoint(self, step: int) -> None:
+        """Remove the checkpoint of a step that proved bad, if there is an earlier one."""
+        bad = checkpoint_path(self.checkpoints, step)
+        if bad.is_file() and any(path < bad for path in self.checkpoints.glob("step_*.pt")):
+            bad.unlink()
+
     def load_latest(self) -> dict[str, Any]:
         """Contents of the newest usable checkpoint.
 
         Raises:
             FileNotFoundError: There is none.
+            CheckpointError: It does not hold a training.
         """
         path = latest_checkpoint(self.checkpoints)
         if path is None:
@@ -99,12 +118,18 @@ class RunFolder:
                 f"{self.root} has no usable checkpoint in checkpoints/. "
                 "Train it first, or give another run folder."
             )
-        return load_checkpoint(path)
+        contents = load_checkpoint(path)
+        check_contents(contents, path)
+        return contents
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            # What fails in write or close names no file.
+            raise OSError(error.errno, error.strerror, str(self.metrics)) from error
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run will do again, and a torn last line."""
@@ -119,66 +144,3 @@ class RunFolder:
             if record["step"] <= step:
                 kept.append(line)
         write_text(self.metrics, "".join(line + "\n" for line in kept))
-
-
-def create_run_folder(settings: TrainSettings, data: Path) -> RunFolder:
-    """Make the folder of a new run; `latest` beside it points at it.
-
-    Raises:
-        FileExistsError: The given output is not empty and `overwrite` was not asked for.
-        ValueError: The given output is a file, or `overwrite` would delete something that is no
-            run folder.
-    """
-    given = settings.output
-    if given is None:
-        name = data.resolve().name
-        if name in ("colmap", "data", "dense"):
-            name = data.resolve().parent.name
-        parent = Path("runs") / name
-        root = _unused(parent / time.strftime("%Y-%m-%d_%H%M%S"))
-    else:
-        root, parent = given, given.parent
-        _make_room(root, settings.overwrite)
-    root.mkdir(parents=True, exist_ok=True)
-    if given is None:
-        _point_latest(parent, root)
-    return RunFolder(root)
-
-
-def _unused(root: Path) -> Path:
-    """The path itself, or with a number if two runs start within a second."""
-    candidate, number = root, 2
-    while candidate.exists():
-        candidate = root.with_name(f"{root.name}_{number}")
-        number += 1
-    return candidate
-
-
-def _make_room(root: Path, overwrite: bool) -> None:
-    if root.is_file():
-        raise ValueError(f"the output {root} is a file; give a folder.")
-    if not root.is_dir() or not any(root.iterdir()):
-        return
-    if not overwrite:
-        raise FileExistsError(
-            f"the output folder {root} is not empty. Give another one, continue it with "
-            f"--resume {root}, or replace it with --overwrite."
-        )
-    if not (root / "config.toml").is_file():
-        raise ValueError(
-            f"{root} is not empty and is no run folder (no config.toml), so --overwrite will not "
-            "delete it. Give another output folder."
-        )
-    shutil.rmtree(root)
-
-
-def _point_latest(parent: Path, root: Path) -> None:
-    """Atomically make parent/latest a link to the run, where the file system has links."""
-    link, fresh = parent / "latest", parent / f".latest-{os.getpid()}"
-    try:
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(root.name)
-        fresh.replace(link)
-    except OSError:
-        # No links here (or a real folder of that name): the run itself is not affected.
-        fresh.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A training from settings to a finished run folder: data, stages, scores, checkpoints."""
 
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,9 +11,10 @@ from tqdm import tqdm
 from splatir import __version__
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
-from splatir.data.images import Photo
+from splatir.data.images import Photo, mask_polarity_warning, photo_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
+from splatir.messages import error_message, one_line
 from splatir.raster.contract import RasterBackend
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
@@ -20,16 +22,23 @@ from splatir.settings import to_plain
 from splatir.train.coarse import reduced_photo
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
-from splatir.train.run_folder import RunFolder, create_run_folder
+from splatir.train.new_run import NewRun, create_new_run
+from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import Stage, stages_of
 from splatir.train.state import TrainState, generator_for
-from splatir.train.step import VIEW_ORDER, StepContext, StepReport, train_step
+from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
 
 # Photos decoded ahead of their step.
 _LOOKAHEAD = 4
 # Steps between lines of metrics.jsonl.
 _LOG_EVERY = 50
+# Masks whose polarity is looked at before training.
+_CHECKED_MASKS = 4
+
+
+class TrainingStopped(RuntimeError):
+    """A training that cannot go on; the message says why and what is left."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ def pick_device(name: str) -> torch.device:
 def train(settings: TrainSettings) -> TrainingResult:
     """Train a new run, or continue one.
 
-    Nothing is written before the capture was read and the first Gaussians stand.
+    Nothing is written before the capture was read, its held-out photos were decoded and the first
+    Gaussians stand. An earlier run is replaced only when the new one has a checkpoint.
 
     Args:
         settings: With `resume`, only that field counts; the run's own settings are used.
@@ -69,30 +79,51 @@ def train(settings: TrainSettings) -> TrainingResult:
     Raises:
         ValueError: Settings or data that cannot be trained on.
         FileNotFoundError: Data or run folder that is not there.
+        TrainingStopped: A full disk, a broken photo, a loss that is not finite.
     """
     resumed = None
     if settings.resume is not None:
         run = RunFolder(settings.resume)
         settings = replace(run.settings(), resume=settings.resume)
-        resumed = run.load_latest()
+        resumed = (run, run.load_latest())
     if settings.data is None:
         raise ValueError("give the capture with --data DIR (or continue a run with --resume RUN).")
     device = pick_device(settings.device)
     backend = rasterizer(settings.backend, device)
     dataset = read_dataset(settings.data, settings.dataset)
-    for warning in dataset.warnings:
-        tqdm.write(f"warning: {warning}")
-    budget = int(settings.photo_memory_gb * 1e9)
+    budget, loader = int(settings.photo_memory_gb * 1e9), photo_loader(dataset)
     with (
-        PhotoCache(dataset.train, budget) as photos,
-        PhotoCache(dataset.test, budget) as held_out,
+        PhotoCache(dataset.train, budget, loader) as photos,
+        PhotoCache(dataset.test, budget, loader) as held_out,
     ):
+        for warning in (*dataset.warnings, *_mask_warnings(dataset, photos)):
+            tqdm.write(f"warning: {one_line(warning)}", file=sys.stderr)
+        _decode_all(held_out)
         session = _Session(settings, dataset, photos, held_out, backend, device)
         if resumed is not None:
-            session.resume(RunFolder(settings.resume), resumed)
+            session.resume(*resumed)
         else:
             session.start()
         return session.run_stages()
+
+
+def _mask_warnings(dataset: Dataset, photos: PhotoCache) -> list[str]:
+    """What a few masks look like, before a training on the wrong side of them."""
+    masked = [i for i, view in enumerate(dataset.train) if view.mask_path is not None]
+    found = []
+    for index in masked[:: max(1, len(masked) // _CHECKED_MASKS)][:_CHECKED_MASKS]:
+        alpha = photos[index].alpha
+        warning = None if alpha is None else mask_polarity_warning(alpha)
+        if warning is not None:
+            found.append(f"{dataset.train[index].mask_path}: {warning} (--invert-masks)")
+    return found[:1]
+
+
+def _decode_all(photos: PhotoCache) -> None:
+    """A broken held-out photo should be known before the training that it would spoil."""
+    for index in range(len(photos)):
+        photos.prefetch(min(index + 1, len(photos) - 1))
+        _ = photos[index]
 
 
 class _Session:
@@ -114,6 +145,7 @@ class _Session:
         self.backend = backend
         self.device = device
         self.cameras = [view.camera.to(device) for view in dataset.train]
+        self.new_run: NewRun | None = None
 
     def start(self) -> None:
         """Make the first Gaussians and the run folder."""
@@ -122,8 +154,13 @@ class _Session:
         extent = self.dataset.extent
         self.state = TrainState.start(model, learn, self.settings.rates, extent)
         assert self.settings.data is not None
-        self.run = create_run_folder(self.settings, self.settings.data)
-        self.run.write_settings(self.settings)
+        self.new_run = create_new_run(self.settings, self.settings.data)
+        self.run = self.new_run.folder
+        try:
+            self.run.write_settings(self.settings)
+        except BaseException:
+            self.new_run.abandon()
+            raise
 
     def resume(self, run: RunFolder, checkpoint: dict[str, Any]) -> None:
         """Take up a checkpoint."""
@@ -135,7 +172,34 @@ class _Session:
         run.forget_metrics_after(self.state.step)
 
     def run_stages(self) -> TrainingResult:
-        """Run what is left of the stages and save."""
+        """Run what is left of the stages and save; a run without any checkpoint leaves nothing."""
+        try:
+            self._run_all()
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            if isinstance(error, NonFiniteLoss):
+                self.run.forget_checkpoint(self.state.step)
+            raise TrainingStopped(f"{error_message(error)} {self._remains(error)}") from error
+        finally:
+            if self.new_run is not None:
+                self.new_run.abandon()
+        return TrainingResult(self.run, bool(self.dataset.test))
+
+    def _remains(self, error: Exception) -> str:
+        """What a stopped training left, and what to do with it."""
+        path = self.run.newest_checkpoint
+        if path is None:
+            kept = self.new_run.replaces if self.new_run is not None else None
+            return "No checkpoint was written yet, so nothing is left of this training" + (
+                "." if kept is None else f"; the earlier run {kept} is as it was."
+            )
+        if isinstance(error, NonFiniteLoss):
+            return f"The last good state is {path}. Train again with lower --rates."
+        return (
+            f"The last good state is {path}. Mend this, then go on with: "
+            f"splatir train --resume {self.run.root}"
+        )
+
+    def _run_all(self) -> None:
         for stage in stages_of(self.settings):
             context = StepContext(
                 stage,
@@ -147,7 +211,6 @@ class _Session:
                 self.settings.seed,
             )
             self._run_stage(stage, context)
-        return TrainingResult(self.run, bool(self.dataset.test))
 
     def _run_stage(self, stage: Stage, context: StepContext) -> None:
         bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, unit="step")
@@ -209,6 +272,11 @@ class _Session:
             self._score()
 
     def _save(self) -> None:
+        for name, values in self.state.model.params.items():
+            if not bool(values.isfinite().all()):
+                raise NonFiniteLoss(
+                    f"after step {self.state.step} the parameters '{name}' are not all finite."
+                )
         contents = {
             "state": self.state.to_plain(),
             "settings": to_plain(self.settings),
@@ -216,6 +284,8 @@ class _Session:
             "S_world_input": self.dataset.S_world_input,
         }
         self.run.save(self.state.step, contents)
+        if self.new_run is not None:
+            self.run, self.new_run = self.new_run.establish(), None
 
     def _score(self) -> None:
         if not self.dataset.test:

@@ -50,7 +50,8 @@ class TrainSettings(Settings):
         config: TOML file or preset name (quick, mcmc, ...) over the defaults; flags go on top.
         output: Run folder; runs/<scene>/<timestamp> if not given.
         resume: Continue this run folder exactly where its last checkpoint stands.
-        overwrite: Allow `output` to hold an earlier run, which is then replaced.
+        overwrite: Allow `output` to hold an earlier run; it is replaced when the new one has its
+            first checkpoint.
         dataset: How the capture is read.
         stages: Stages to train, in order.
         steps: Training steps of the radiance stage; each renders one photo.

@@ -4,14 +4,16 @@ Randomness is drawn from generators seeded by (seed, step, purpose), so there is
 """
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import LearningRates, make_optimizer
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import GaussianModel, Primitive
+from splatir.storage.checkpoint import CheckpointError
 
 
 @dataclass
@@ -79,12 +81,64 @@ class TrainState:
         state = cls.start(model, plain["background"] is not None, rates, extent)
         if state.background is not None:
             state.background.data.copy_(plain["background"])
-        state.optimizer.load_state_dict(plain["optimizer"])
+        try:
+            state.optimizer.load_state_dict(plain["optimizer"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"the optimiser state is broken ({error!r}).") from error
         state.statistics = GradientStatistics(
             plain["gradient_total"].to(device), plain["gradient_count"].to(device)
         )
         state.step, state.seconds = plain["step"], plain["seconds"]
         return state
+
+
+# What `TrainState.to_plain` gives, by key.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "params": dict,
+    "primitive": str,
+    "background": (Tensor, type(None)),
+    "optimizer": dict,
+    "gradient_total": Tensor,
+    "gradient_count": Tensor,
+    "step": int,
+    "seconds": float,
+}
+
+
+def check_contents(contents: dict[str, Any], path: Path) -> None:
+    """Check that a checkpoint holds a training.
+
+    Args:
+        contents: As read.
+        path: Where from, for the message.
+
+    Raises:
+        CheckpointError: Something is missing or of another kind.
+    """
+    state, frame = contents.get("state"), contents.get("S_world_input")
+    problem = None
+    if not isinstance(state, dict):
+        problem = "it has no 'state'"
+    elif not isinstance(frame, Tensor) or frame.shape != (4, 4):
+        problem = "it has no 4x4 'S_world_input'"
+    else:
+        wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
+        if wrong or "background" not in state:
+            problem = f"its state lacks {wrong or 'background'}, or holds another kind of value"
+        elif state["primitive"] not in get_args(Primitive):
+            problem = f"its primitive is {state['primitive']!r}"
+        elif not all(isinstance(value, Tensor) for value in state["params"].values()):
+            problem = "its parameters are not all tensors"
+        else:
+            try:
+                model_from_plain(state, torch.device("cpu"))
+            except ValueError as error:
+                problem = str(error)
+    if problem is not None:
+        raise CheckpointError(
+            f"{path} is a checkpoint but not of a training: {problem}. Give the folder of a run "
+            "that `splatir train` made."
+        )
 
 
 def model_from_plain(plain: dict[str, Any], device: torch.device) -> GaussianModel:

@@ -102,7 +102,7 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
     )
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
-        values = {name: float(term) for name, term in terms.items()}
+        values = {name: float(term.detach()) for name, term in terms.items()}
         raise NonFiniteLoss(f"the loss of step {step} is not finite: {values}.")
     loss.backward()
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)

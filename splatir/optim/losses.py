@@ -2,20 +2,16 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.optim.normal_consistency import normal_consistency
 from splatir.optim.photometric import photometric_loss
 from splatir.raster.contract import RasterOutput
-from splatir.render.geometry import normals_from_depth
 from splatir.render.radiance import RadianceImage
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.settings import Settings, check_range
-
-# Depth differences across a silhouette are no surface: normals are compared above this alpha.
-_SOLID_ALPHA = 0.9
 
 
 @dataclass(frozen=True)
@@ -82,12 +78,15 @@ def radiance_losses(
         weights: Weights of the terms.
         extent: Radius of the scene, scene units.
         progress: Part of the stage that is done, in [0, 1].
+
+    Raises:
+        ValueError: The normal term applies, but normals or depth were not composited.
     """
     terms = {"photometric": photometric_loss(image.rgb_srgb, target.rgb_srgb, weights.ssim)}
     if weights.alpha and target.alpha is not None:
         terms["alpha"] = weights.alpha * (image.raster.alpha - target.alpha).abs().mean()
     if needs_normals(model, weights, progress):
-        terms["normal"] = weights.normal * normal_consistency(image.raster, camera)
+        terms["normal"] = _normal_loss(image.raster, camera, weights.normal)
     if needs_distortion(model, weights) and image.raster.distortion is not None:
         scaled = image.raster.distortion.mean() / extent**2
         terms["distortion"] = weights.distortion * scaled
@@ -109,31 +108,7 @@ def needs_distortion(model: GaussianModel, weights: LossWeights) -> bool:
     return model.primitive == "surfel" and weights.distortion > 0
 
 
-def normal_consistency(raster: RasterOutput, camera: Camera) -> Float[Tensor, ""]:
-    """Mean over pixels of alpha - (sum w n) . n_depth, Huang et al. 2024, eq. 14.
-
-    Only pixels whose 3x3 cross of neighbours is solid count; others would compare the surface with
-    the jump to what lies behind.
-
-    Args:
-        raster: Output with normals and depth; gradients flow into both, not into alpha.
-        camera: View.
-
-    Raises:
-        ValueError: Normals or depth were not composited.
-    """
+def _normal_loss(raster: RasterOutput, camera: Camera, weight: float) -> Float[Tensor, ""]:
     if raster.normals is None or raster.depth is None:
         raise ValueError("normal consistency needs RasterOptions(normals=True, depth=True).")
-    alpha = raster.alpha.detach()
-    expected = raster.depth / alpha.clamp_min(1e-10)
-    from_depth = normals_from_depth(expected, camera)
-    solid = _cross_minimum(alpha[..., 0]) > _SOLID_ALPHA
-    error = alpha[..., 0] - (raster.normals * from_depth).sum(-1)
-    return torch.where(solid, error, torch.zeros_like(error)).mean()
-
-
-def _cross_minimum(image: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
-    """Smallest value among each pixel's four neighbours; 0 on the border."""
-    neighbours = [image[1:-1, 2:], image[1:-1, :-2], image[2:, 1:-1], image[:-2, 1:-1]]
-    inner = torch.stack(neighbours).amin(0)
-    return torch.nn.functional.pad(inner, (1, 1, 1, 1))
+    return normal_consistency(raster.alpha, raster.depth, raster.normals, camera, weight)

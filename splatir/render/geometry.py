@@ -6,6 +6,9 @@ from torch import Tensor
 
 from splatir.scene.camera import Camera
 
+# Square of the length below which a cross product spans no plane: pixels of 1e-6 scene units.
+_MIN_SQUARED = 1e-24
+
 
 def camera_rays(camera: Camera) -> Float[Tensor, "height width 3"]:
     """Directions through the pixel centres, camera frame, with z = 1 (not unit)."""
@@ -27,13 +30,19 @@ def normals_from_depth(
         camera: View of the depth image.
 
     Returns:
-        Normals in the world frame, facing the camera; zero on the one-pixel border and where the
-        four neighbours span no plane.
+        Normals in the world frame, facing the camera; zero, with zero gradient, on the one-pixel
+        border and where the four neighbours span no plane.
     """
     positions = camera_rays(camera).to(depth) * depth
     right = positions[1:-1, 2:] - positions[1:-1, :-2]
     down = positions[2:, 1:-1] - positions[:-2, 1:-1]
     # +x right and +y down: down x right points back at the camera.
-    inner = torch.nn.functional.normalize(torch.linalg.cross(down, right), dim=-1)
-    inner = inner @ camera.T_camera_world[:3, :3].to(depth)
-    return torch.nn.functional.pad(inner, (0, 0, 1, 1, 1, 1))
+    cross = torch.linalg.cross(down, right)
+    squared = cross.square().sum(-1, keepdim=True)
+    # Not `normalize`: where differences are parallel, its gradient is 1e12 times theirs.
+    is_degenerate = squared <= _MIN_SQUARED
+    unit = cross * squared.masked_fill(is_degenerate, 1.0).rsqrt()
+    unit = unit.masked_fill(is_degenerate, 0.0)
+    normals = torch.zeros_like(positions)
+    normals[1:-1, 1:-1] = unit @ camera.T_camera_world[:3, :3].to(depth)
+    return normals

@@ -14,6 +14,7 @@ from splatir.scene.initialise import (
     model_from_points,
     neighbour_distance,
     random_points,
+    surrounding_points,
 )
 
 
@@ -140,3 +141,17 @@ def test_random_points_repeat_for_a_seed() -> None:
     assert torch.equal(a.positions, b.positions)
     centre, radius = common_sphere(cameras)
     assert (a.positions - centre).norm(dim=-1).max() <= radius
+
+
+def test_surroundings_lie_beyond_the_cameras_where_two_of_them_look() -> None:
+    cameras = ring([0.0, 0.0, 0.0], count=12)
+    distance = torch.stack([camera.position_world for camera in cameras]).norm(dim=-1).median()
+    points = surrounding_points(cameras, count=4000, seed=0)
+    assert len(points.positions) > 500
+    assert points.positions.norm(dim=-1).min() >= distance - 1e-3
+    views = torch.zeros(len(points.positions))
+    for camera in cameras:
+        p = points.positions @ camera.T_camera_world[:3, :3].mT + camera.T_camera_world[:3, 3]
+        pixels = (p @ camera.K.mT)[:, :2] / p[:, 2:]
+        views += (p[:, 2] > 0) & ((pixels >= 0) & (pixels < 64)).all(dim=-1)
+    assert views.min() >= 2

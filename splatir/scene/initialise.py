@@ -23,8 +23,6 @@ from splatir.settings import Settings, check_range
 
 # Surroundings reach this many camera distances; what lies beyond moves too little to be placed.
 _SURROUNDINGS_REACH = 6.0
-# A surrounding point this near to a camera, in camera distances, would hide the view from it.
-_CLEAR_OF_CAMERAS = 0.5
 
 
 @dataclass(frozen=True)
@@ -140,19 +138,16 @@ def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoint
     )
 
 
-def surrounding_points(
-    cameras: Sequence[Camera], inner_radius: float, count: int, seed: int
-) -> SeedPoints:
-    """Grey points around what structure from motion found, where at least two cameras look.
+def surrounding_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoints:
+    """Grey points beyond the cameras, where at least two of them look.
 
-    Textureless tables and walls have no triangulated points, and densification cannot reach far
-    from where there are none.
+    Walls and far backgrounds have few triangulated points, and densification cannot reach far from
+    where there are none. Nothing is put between the cameras and what they look at: there, a point
+    at a wrong depth becomes a floater that hides the subject from other views.
 
     Args:
         cameras: Views, in the world frame.
-        inner_radius: Distance from the focus point at which the surroundings begin, scene units.
-        count: Points drawn; those that fewer than two cameras see, or that lie close before one,
-            are dropped.
+        count: Points drawn; those that fewer than two cameras see are dropped.
         seed: For the draw.
     """
     positions = torch.stack([camera.position_world for camera in cameras])
@@ -161,19 +156,13 @@ def surrounding_points(
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(count, 3, generator=generator)
     directions = torch.nn.functional.normalize(directions, dim=-1)
-    outer = _SURROUNDINGS_REACH * reach
-    inner = min(inner_radius, 0.5 * outer)
-    exponent = torch.rand(count, 1, generator=generator)
-    points = centre + directions * inner * (outer / inner) ** exponent
+    distances = reach * _SURROUNDINGS_REACH ** torch.rand(count, 1, generator=generator)
+    points = centre + directions * distances
     views = torch.zeros(count, dtype=torch.int32)
-    is_close = torch.zeros(count, dtype=torch.bool)
     for camera in cameras:
         in_camera = transform_points(camera.T_camera_world, points)
-        depth = in_camera[:, 2]
-        pixels = (in_camera @ camera.K.mT)[:, :2] / depth.clamp_min(1e-6)[:, None]
+        pixels = (in_camera @ camera.K.mT)[:, :2] / in_camera[:, 2:].clamp_min(1e-6)
         size = torch.tensor([camera.width, camera.height])
-        inside = (depth > 0) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
-        views += inside
-        is_close |= inside & (depth < _CLEAR_OF_CAMERAS * reach)
-    kept = points[(views >= 2) & ~is_close]
+        views += (in_camera[:, 2] > 0) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
+    kept = points[views >= 2]
     return SeedPoints(kept, torch.full_like(kept, 0.5), torch.zeros_like(kept))

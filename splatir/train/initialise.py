@@ -44,10 +44,7 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
         )
     cameras = [view.camera for view in dataset.train]
     if dataset.has_background and parts:
-        # Triangulated points are dense where there is texture; most of them are the subject.
-        radii = (parts[0].positions - parts[0].positions.median(dim=0).values).norm(dim=-1)
-        inner = float(radii.quantile(0.9))
-        parts.append(surrounding_points(cameras, inner, settings.init.num_points, settings.seed))
+        parts.append(surrounding_points(cameras, settings.init.num_points, settings.seed))
     if sum(len(part.positions) for part in parts) < _ENOUGH_POINTS:
         parts.append(random_points(cameras, settings.init.num_points, settings.seed))
     merged = SeedPoints(

@@ -1,5 +1,8 @@
 """The native surfel kernels against the reference in float64, on the same projected surfels."""
 
+import functools
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,8 +24,8 @@ from tests.scenes import (
     RasterScene,
     all_outputs,
     images,
-    outputs_and_gradients,
     random_scene,
+    rasterize,
 )
 
 EVERYTHING = RasterOptions(
@@ -144,33 +147,65 @@ def linear_loss(found: dict[str, Tensor], names: list[str], counts: Tensor) -> T
     ).sum()
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """What the reference makes of a scene in float64."""
+
+    inputs: Inputs
+    radii: Tensor
+    size: tuple[int, int]
+    leaves: Inputs
+    images: dict[str, Tensor]
+    probe: Tensor
+    absolute: Tensor
+
+    def gradients(self, names: list[str], counts: Tensor) -> dict[str, Tensor | None]:
+        """Of `linear_loss`."""
+        targets = self.leaves | {"probe": self.probe, "absgrad": self.absolute}
+        loss = linear_loss(self.images, names, counts)
+        found = torch.autograd.grad(
+            loss, list(targets.values()), retain_graph=True, allow_unused=True
+        )
+        gradients: dict[str, Tensor | None] = dict(zip(targets, found, strict=True))
+        if gradients["absgrad"] is not None:
+            gradients["absgrad"] = gradients["absgrad"] * self.inputs["depths"][:, None]
+        return gradients
+
+
+def expectation(scene: RasterScene, options: RasterOptions) -> Expectation:
+    """Run the reference."""
+    inputs, radii = projected_inputs(scene, options)
+    size = (scene.camera.width, scene.camera.height)
+    variables = leaves(inputs, torch.float64)
+    return Expectation(inputs, radii, size, variables, *reference(variables, radii, size, options))
+
+
+@functools.cache
+def adversarial(name: str) -> Expectation:
+    """The reference is slow, and instruction sets share it."""
+    return expectation(ADVERSARIAL[name]("surfel"), EVERYTHING)
+
+
 def compare(
-    scene: RasterScene,
+    expected: Expectation,
     options: RasterOptions,
     library: NativeLibrary,
     max_cut_pixels: int = 0,
     only: list[str] | None = None,
 ) -> None:
     """Images pixel by pixel, gradients as vectors."""
-    inputs, radii = projected_inputs(scene, options)
-    size = (scene.camera.width, scene.camera.height)
-    float32, float64 = leaves(inputs, torch.float32), leaves(inputs, torch.float64)
-    output = native(float32, radii, size, options, library)
+    variables = leaves(expected.inputs, torch.float32)
+    output = native(variables, expected.radii, expected.size, options, library)
     actual = images(output)
-    expected, probe, absolute = reference(float64, radii, size, options)
-    assert actual.keys() == expected.keys()
-    cut = cut_pixels(actual, expected)
+    assert actual.keys() == expected.images.keys()
+    cut = cut_pixels(actual, expected.images)
     assert int(cut.sum()) <= max_cut_pixels
-    names = only or list(expected)
+    names = only or list(actual)
     linear_loss(actual, names, ~cut).backward()
-    linear_loss(expected, names, ~cut).backward()
-    wanted = {name: leaf.grad for name, leaf in float64.items()} | {"probe": probe.grad}
-    found = {name: leaf.grad for name, leaf in float32.items()}
+    found = {name: leaf.grad for name, leaf in variables.items()}
     found["probe"] = output.screen.probe.grad
-    if options.absgrad and absolute.grad is not None:
-        wanted["absgrad"] = absolute.grad * inputs["depths"][:, None]
-        found["absgrad"] = output.screen.gradient
-    check_gradients(found, wanted)
+    found["absgrad"] = output.screen.gradient if options.absgrad else None
+    check_gradients(found, expected.gradients(names, ~cut))
 
 
 def check_gradients(found: dict[str, Tensor | None], wanted: dict[str, Tensor | None]) -> None:
@@ -187,34 +222,31 @@ def check_gradients(found: dict[str, Tensor | None], wanted: dict[str, Tensor | 
 
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_images_and_gradients_equal_the_reference_on_every_instruction_set(isa: str) -> None:
-    compare(random_scene(300, 1, "surfel"), EVERYTHING, load_or_skip(isa))
+    compare(expectation(random_scene(300, 1, "surfel"), EVERYTHING), EVERYTHING, load_or_skip(isa))
 
 
 @pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_adversarial_scenes_equal_the_reference(name: str, isa: str) -> None:
     # One pixel of the needles lies on the 1/255 cut.
-    compare(ADVERSARIAL[name]("surfel"), EVERYTHING, load_or_skip(isa), max_cut_pixels=2)
+    compare(adversarial(name), EVERYTHING, load_or_skip(isa), max_cut_pixels=2)
 
 
-@pytest.mark.parametrize("channels", [0, 1, 4, 5, 12, 16, 17, 29, 40])
+@pytest.mark.parametrize("channels", [0, 1, 5, 12, 17, 40])
 def test_any_number_of_channels_equals_the_reference(channels: int, library: NativeLibrary) -> None:
     scene = random_scene(150, channels, "surfel", 40, 23, channels, has_background=channels > 0)
-    compare(scene, EVERYTHING, library)
-    compare(scene, RasterOptions(), library)
+    for options in (EVERYTHING, RasterOptions()):
+        compare(expectation(scene, options), options, library)
 
 
-@pytest.mark.parametrize("image", ["features", "alpha", "depth", "median_depth", "normals"])
+@pytest.mark.parametrize(
+    "image", ["features", "alpha", "depth", "median_depth", "normals", "distortion"]
+)
 def test_gradients_of_each_image_alone_equal_the_reference(
     image: str, library: NativeLibrary
 ) -> None:
-    compare(random_scene(200, 5, "surfel"), EVERYTHING, library, only=[image])
-
-
-def test_gradients_of_distortion_survive_a_large_common_depth(library: NativeLibrary) -> None:
-    """Distortion sees differences of depths only: a common part must not cost digits."""
-    scene = random_scene(200, 6, "surfel")
-    compare(scene, EVERYTHING, library, only=["distortion"])
+    expected = expectation(random_scene(200, 5, "surfel"), EVERYTHING)
+    compare(expected, EVERYTHING, library, only=[image])
 
 
 def test_outputs_that_nobody_asked_for_are_none(library: NativeLibrary) -> None:
@@ -305,15 +337,30 @@ def test_culling_of_blocks_loses_no_contribution(seed: int, library: NativeLibra
     stretch = torch.exp(1.5 * torch.randn(120, 3, generator=generator))
     gaussians = scene.gaussians
     scene = scene.with_leaves(scene.leaves() | {"scales": gaussians.scales * stretch})
-    compare(scene, all_outputs("surfel"), library, max_cut_pixels=8)
+    compare(expectation(scene, EVERYTHING), EVERYTHING, library, max_cut_pixels=8)
 
 
-def test_the_whole_backend_equals_the_reference_backend(library: NativeLibrary) -> None:
-    scene = random_scene(250, 13, "surfel")
+@pytest.mark.parametrize("name", [*ADVERSARIAL, "random 12", "random 20", "random 21"])
+def test_the_whole_backend_equals_the_reference_backend(name: str, library: NativeLibrary) -> None:
+    """From Gaussians to images and back; some of these are lost if ray transforms are float32."""
+    if name.startswith("random"):
+        scene = random_scene(250, int(name.split()[1]), "surfel")
+    else:
+        scene = ADVERSARIAL[name]("surfel")
     options = all_outputs("surfel")
-    output, gradients = outputs_and_gradients(CpuBackend(library), scene, options)
-    wanted, expected = outputs_and_gradients(ReferenceBackend(), scene.to(torch.float64), options)
-    for name, image in images(wanted).items():
-        difference = (images(output)[name].double() - image).abs().amax(-1)
-        assert int((difference > TOLERANCE * max(1.0, image.abs().amax().item())).sum()) <= 3, name
-    assert_grads_agree(gradients, expected)
+    float32, float64 = scene.leaves(), scene.to(torch.float64).leaves()
+    for tensor in (*float32.values(), *float64.values()):
+        tensor.requires_grad_()
+    actual = images(rasterize(CpuBackend(library), scene, options))
+    reference64 = scene.to(torch.float64).with_leaves(float64)
+    expected = images(rasterize(ReferenceBackend(), reference64, options))
+    cut = cut_pixels(actual, expected)
+    # The rays of the middle row are parallel to every surfel of "edge-on": w is 0 in float32, where
+    # a surfel is skipped, but the rounding of 0 in float64.
+    assert int(cut.sum()) <= (12 if name == "edge-on" else 2)
+    linear_loss(actual, list(actual), ~cut).backward()
+    linear_loss(expected, list(expected), ~cut).backward()
+    check_gradients(
+        {name: leaf.grad for name, leaf in float32.items()},
+        {name: leaf.grad for name, leaf in float64.items()},
+    )

@@ -51,7 +51,8 @@ class ProjectedSurfels:
         means2d: Centres of the one-sigma ellipse's bounding box, pixels; not the projected centre.
         depths: Camera z of the centres, scene units.
         ray_transforms: T with (x z, y z, z) = T @ (u, v, 1) for the surfel point at u, v standard
-            deviations along its axes, seen at pixel (x, y) and camera depth z.
+            deviations along its axes, seen at pixel (x, y) and camera depth z. In float64: hits of
+            a surfel seen at a grazing angle are small differences of its entries.
         normals: Unit, world frame, facing the camera.
         radii: Half extents of the rectangle in pixels; (0, 0) for culled splats.
     """
@@ -210,7 +211,8 @@ class _SurfelProjection(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         n = means.shape[0]
         means2d, depths = means.new_empty(n, 2), means.new_empty(n)
-        ray_transforms, normals = means.new_empty(n, 3, 3), means.new_empty(n, 3)
+        ray_transforms = means.new_empty(n, 3, 3, dtype=torch.float64)
+        normals = means.new_empty(n, 3)
         radii = torch.empty(n, 2, dtype=torch.int32)
         splats = _contiguous(means, quats, scales)
         view = _view(camera)
@@ -240,7 +242,7 @@ class _SurfelProjection(torch.autograd.Function):
         ctx.library.call(
             "splatir_project_surfels_backward",
             *(num_threads(), means.shape[0], means, quats, scales, *ctx.view, radii),
-            *_contiguous(v_means2d, v_depths, v_ray_transforms, v_normals),
+            *_contiguous(v_means2d, v_depths, v_ray_transforms.float(), v_normals),
             *gradients,
         )
         return *gradients, None, None, None

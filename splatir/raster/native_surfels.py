@@ -77,7 +77,7 @@ def composite_surfels(
     probe = torch.zeros_like(projected.means2d, requires_grad=wants_gradient)
     image, alpha, depth, median, normals, distortion = _SurfelCompositing.apply(
         projected.means2d,
-        projected.ray_transforms,
+        projected.ray_transforms.double(),
         projected.depths,
         projected.normals,
         opacities,
@@ -149,7 +149,7 @@ class _SurfelCompositing(torch.autograd.Function):
         handle = call.library.call(
             "splatir_surfels_forward",
             *(num_threads(), n, channels, width, height, *surfels),
-            *_contiguous(normals if options.normals else None, call.radii),
+            *_contiguous(normals if options.normals else None, call.radii.int()),
             *(opacities, features, background, *images),
         )
         if handle == 0:

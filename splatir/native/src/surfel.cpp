@@ -37,7 +37,7 @@ std::vector<float> background_of(const float* background, int64_t num_features,
   return values;
 }
 
-void set_up(SurfelImage& image, int64_t num_threads, const float* means2d, const float* rows,
+void set_up(SurfelImage& image, int64_t num_threads, const float* means2d, const double* rows,
             const float* depths, const float* opacities, const int32_t* radii,
             const std::vector<Strided<const float>>& channels) {
   const size_t stride = image.padded;
@@ -66,12 +66,12 @@ using namespace splatir;
 // Renders surfels and returns what backward needs: a handle for splatir_surfels_release; 0 if
 // memory ran out.
 //
-// In: means2d [n, 2], rows [n, 3, 3], depths [n], normals [n, 3] or null, radii int32 [n, 2],
+// In: means2d [n, 2], rows float64 [n, 3, 3], depths [n], normals [n, 3] or null, radii int32 [n, 2],
 // opacities [n], features [n, num_features], background [num_features] or null.
 // Out: image [height, width, num_features] and planes of the same size, each but alpha may be null.
 SPLATIR_EXPORT int64_t splatir_surfels_forward(
     int64_t num_threads, int64_t num_splats, int64_t num_features, int64_t width, int64_t height,
-    const float* means2d, const float* rows, const float* depths, const float* normals,
+    const float* means2d, const double* rows, const float* depths, const float* normals,
     const int32_t* radii, const float* opacities, const float* features, const float* background,
     float* out_features, float* out_alpha, float* out_depth, float* out_median_depth,
     float* out_normals, float* out_distortion) {
@@ -107,11 +107,11 @@ SPLATIR_EXPORT int64_t splatir_surfels_forward(
 // out. The inputs are those of forward. grad_probe, grad_absolute and grad_background may be null;
 // grad_normals must not be where forward composited normals.
 SPLATIR_EXPORT int64_t splatir_surfels_backward(
-    int64_t handle, int64_t num_threads, const float* means2d, const float* rows,
+    int64_t handle, int64_t num_threads, const float* means2d, const double* rows,
     const float* opacities, const float* background, const float* v_features, const float* v_alpha,
     const float* v_depth, const float* v_median_depth, const float* v_normals,
     const float* v_distortion,
-    float* grad_means2d, float* grad_rows, float* grad_depths, float* grad_normals,
+    float* grad_means2d, double* grad_rows, float* grad_depths, float* grad_normals,
     float* grad_opacities, float* grad_features, float* grad_background, float* grad_probe,
     float* grad_absolute) {
   SurfelImage& image = *reinterpret_cast<SurfelImage*>(handle);
@@ -129,8 +129,8 @@ SPLATIR_EXPORT int64_t splatir_surfels_backward(
                               channels_of(grad_features, num_features, has_depth,
                                           depth_channel.data(), has_normals, grad_normals),
                               grad_means2d,
-                              grad_rows,
                               grad_opacities,
+                              grad_rows,
                               grad_depths,
                               grad_probe,
                               grad_absolute,

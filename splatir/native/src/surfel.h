@@ -85,9 +85,12 @@ struct SurfelCotangents {
   const float* median_depth;
 };
 struct SurfelGradients {
-  const float *means2d, *rows, *opacities;  // Inputs of forward.
+  const float* means2d;  // Inputs of forward.
+  const double* rows;
+  const float* opacities;
   std::vector<Strided<float>> channels;
-  float *grad_means2d, *grad_rows, *grad_opacities;
+  float *grad_means2d, *grad_opacities;
+  double* grad_rows;
   float* grad_depths;  // Without the part that comes through a channel.
   float* probe;        // Camera z times dL/d(X_z, Y_z); may be null, likewise below.
   float* absolute;     // The same with absolute values of each pixel.

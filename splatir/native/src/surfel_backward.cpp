@@ -279,9 +279,9 @@ class Backward {
   void write_geometry(int64_t i, const float* sums, bool is_culled) {
     // d(exponent)/d(u) is 2 u / w, in powers of two.
     constexpr float kHit = 2.0f * kLn2;
-    float* grad_rows = out_.grad_rows + 9 * i;
+    double* grad_rows = out_.grad_rows + 9 * i;
     if (is_culled) {
-      std::memset(grad_rows, 0, 9 * sizeof(float));
+      std::memset(grad_rows, 0, 9 * sizeof(double));
     } else {
       HitGradient gradient;
       for (int j = 0; j < 3; ++j) {
@@ -295,14 +295,14 @@ class Backward {
     out_.grad_means2d[2 * i + 1] = -2.0f * sums[kBlurY];
     out_.grad_opacities[i] = is_culled ? 0.0f : -sums[kSigma] / out_.opacities[i];
     out_.grad_depths[i] = sums[kDepth];
-    const float z = out_.rows[9 * i + 8];
+    const double z = out_.rows[9 * i + 8];
     if (out_.probe != nullptr) {
-      out_.probe[2 * i] = grad_rows[2] * z;
-      out_.probe[2 * i + 1] = grad_rows[5] * z;
+      out_.probe[2 * i] = static_cast<float>(grad_rows[2] * z);
+      out_.probe[2 * i + 1] = static_cast<float>(grad_rows[5] * z);
     }
     if (out_.absolute != nullptr) {
-      out_.absolute[2 * i] = kHit * sums[kAbsoluteX] * z;
-      out_.absolute[2 * i + 1] = kHit * sums[kAbsoluteY] * z;
+      out_.absolute[2 * i] = static_cast<float>(kHit * sums[kAbsoluteX] * z);
+      out_.absolute[2 * i + 1] = static_cast<float>(kHit * sums[kAbsoluteY] * z);
     }
   }
 

@@ -16,7 +16,7 @@ Row operator*(double s, Row a) { return {s * a.x, s * a.y, s * a.z}; }
 Row cross(Row a, Row b) {
   return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
-Row row_at(const float* rows, int i) { return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]}; }
+Row row_at(const double* rows, int i) { return {rows[3 * i], rows[3 * i + 1], rows[3 * i + 2]}; }
 
 // Beyond this distance from the image the low-pass shows nothing, whatever its centre. Clamping the
 // centre there keeps the offsets of a bounding box that ran off to infinity exact in float32.
@@ -33,7 +33,7 @@ struct Hits {
   double scale;  // Hits are homogeneous: this one makes w about one at the centre.
 };
 
-Hits hits_of(const float* mean2d, const float* rows, ImageSize image) {
+Hits hits_of(const float* mean2d, const double* rows, ImageSize image) {
   Hits hits;
   hits.x = clamp_to_margin(mean2d[0], image.width);
   hits.y = clamp_to_margin(mean2d[1], image.height);
@@ -155,8 +155,8 @@ TileRect make_surfel(const ProjectedSurfel& in, ImageSize image, Surfel* surfel,
   return rect;
 }
 
-void gradient_of_rows(const float* mean2d, const float* rows, ImageSize image,
-                      const HitGradient& gradient, float* grad_rows) {
+void gradient_of_rows(const float* mean2d, const double* rows, ImageSize image,
+                      const HitGradient& gradient, double* grad_rows) {
   const Hits hits = hits_of(mean2d, rows, image);
   // The scale is not differentiated: the quotients that alpha sees do not depend on it.
   const double uv = kHitScale * hits.scale;
@@ -170,10 +170,10 @@ void gradient_of_rows(const float* mean2d, const float* rows, ImageSize image,
                     hits.y * plane_y;
   const double out[9] = {-plane_x.x, -plane_x.y, -plane_x.z, -plane_y.x, -plane_y.y,
                          -plane_y.z, row_z.x,    row_z.y,    row_z.z};
-  for (int i = 0; i < 9; ++i) grad_rows[i] = static_cast<float>(out[i]);
+  for (int i = 0; i < 9; ++i) grad_rows[i] = out[i];
 }
 
-PlaneTrace trace_planes(const float* mean2d, const float* rows, ImageSize image) {
+PlaneTrace trace_planes(const float* mean2d, const double* rows, ImageSize image) {
   const Hits hits = hits_of(mean2d, rows, image);
   const double uv = kHitScale * hits.scale;
   const auto f = [uv](double value) { return static_cast<float>(uv * value); };

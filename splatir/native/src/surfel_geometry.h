@@ -44,8 +44,8 @@ constexpr float kReachLimit = 1.02f;
 
 // One surfel as projection gives it.
 struct ProjectedSurfel {
-  const float* mean2d;  // [2], pixels.
-  const float* rows;    // [3][3], X, Y, Z.
+  const float* mean2d;   // [2], pixels.
+  const double* rows;    // [3][3], X, Y, Z.
   const int32_t* radii;  // [2], pixels.
   float depth, opacity;
 };
@@ -66,8 +66,8 @@ struct HitGradient {
 };
 
 // Gradient of the rows [3][3] from that of the coefficients.
-void gradient_of_rows(const float* mean2d, const float* rows, ImageSize image,
-                      const HitGradient& gradient, float* grad_rows);
+void gradient_of_rows(const float* mean2d, const double* rows, ImageSize image,
+                      const HitGradient& gradient, double* grad_rows);
 
 // The planes' first two components, in the units of dL/d(u, v): per pixel,
 //   dL/dX_z = g_u (y_y + dy z_y) - g_v (y_x + dy z_x),
@@ -75,6 +75,6 @@ void gradient_of_rows(const float* mean2d, const float* rows, ImageSize image,
 struct PlaneTrace {
   float x_x, x_y, y_x, y_y, z_x, z_y;
 };
-PlaneTrace trace_planes(const float* mean2d, const float* rows, ImageSize image);
+PlaneTrace trace_planes(const float* mean2d, const double* rows, ImageSize image);
 
 }  // namespace splatir

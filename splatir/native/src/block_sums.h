@@ -37,67 +37,33 @@ SPLATIR_INLINE Mask equals(const Ints& a, const Ints& b) {
 #endif
 }
 
-// to[0..kWidth) += sum over pixels of weights[pixel] * rows[pixel][0..kWidth).
-// `to` and `rows` are aligned to a row.
-template <int kWidth>
-SPLATIR_INLINE void add_weighted_rows(const Floats& weights, const float* rows, float* to) {
+// Entries of a block that are summed together: they share loads, and hide each other's latency.
+constexpr int kGroup = 4;
+
 #if defined(__AVX512F__)
-  if constexpr (kWidth == 16) {
-    alignas(64) float weight[16];
-    store(weight, weights);
-    Floats even = load(to), odd = 0.0f;
-#pragma GCC unroll 8
-    for (int pixel = 0; pixel < 16; pixel += 2) {
-      even += Floats(weight[pixel]) * load(rows + pixel * 16);
-      odd += Floats(weight[pixel + 1]) * load(rows + pixel * 16 + 16);
-    }
-    store(to, even + odd);
-  } else {
-    // One vector holds the rows of several pixels; spread their weights over it.
-    constexpr int kPixels = 16 / kWidth;
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i first = _mm512_srli_epi32(lane, kWidth == 4 ? 2 : 3);
-    Floats even = 0.0f, odd = 0.0f;
-#pragma GCC unroll 8
-    for (int pixel = 0; pixel < 16; pixel += 2 * kPixels) {
-      const __m512i a = _mm512_add_epi32(first, _mm512_set1_epi32(pixel));
-      const __m512i b = _mm512_add_epi32(first, _mm512_set1_epi32(pixel + kPixels));
-      even += Floats(_mm512_permutexvar_ps(a, weights.v)) * load(rows + pixel * kWidth);
-      odd += Floats(_mm512_permutexvar_ps(b, weights.v)) * load(rows + (pixel + kPixels) * kWidth);
-    }
-    const __m512 both = (even + odd).v;
-    const __m256 half = _mm256_add_ps(
-        _mm512_castps512_ps256(both),
-        _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(both), 1)));
-    if constexpr (kWidth == 8) {
-      _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), half));
-    } else {
-      const __m128 quarter =
-          _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-      _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), quarter));
-    }
-  }
+constexpr int kRegisterLanes = 16;
 #else
-  alignas(64) float weight[16];
-  store(weight, weights);
-  // Rows as the machine's own vectors: two chains hide the latency of addition.
-  constexpr int kPart = kWidth < kPartLanes ? kWidth : kPartLanes;
+constexpr int kRegisterLanes = kPartLanes;
+#endif
+
+// to[j][0..kWidth) += sum over pixels of weights[j][pixel] * rows[pixel][0..kWidth), where the
+// kGroup targets are apart.
+template <int kWidth>
+SPLATIR_INLINE void add_weighted_rows(const float (&weights)[kGroup][kLanes], const float* rows,
+                                      float* const (&to)[kGroup], int offset) {
+  constexpr int kPart = kWidth < kRegisterLanes ? kWidth : kRegisterLanes;
   typedef float Part __attribute__((vector_size(kPart * 4)));
   for (int begin = 0; begin < kWidth; begin += kPart) {
-    Part even, odd{};
-    std::memcpy(&even, to + begin, sizeof even);
-#pragma GCC unroll 8
-    for (int pixel = 0; pixel < 16; pixel += 2) {
-      Part a, b;
-      std::memcpy(&a, rows + pixel * kWidth + begin, sizeof a);
-      std::memcpy(&b, rows + (pixel + 1) * kWidth + begin, sizeof b);
-      even += weight[pixel] * a;
-      odd += weight[pixel + 1] * b;
+    Part sums[kGroup];
+    for (int j = 0; j < kGroup; ++j) std::memcpy(&sums[j], to[j] + offset + begin, sizeof(Part));
+#pragma GCC unroll 16
+    for (int pixel = 0; pixel < kLanes; ++pixel) {
+      Part row;
+      std::memcpy(&row, rows + pixel * kWidth + begin, sizeof(Part));
+      for (int j = 0; j < kGroup; ++j) sums[j] += weights[j][pixel] * row;
     }
-    even += odd;
-    std::memcpy(to + begin, &even, sizeof even);
+    for (int j = 0; j < kGroup; ++j) std::memcpy(to[j] + offset + begin, &sums[j], sizeof(Part));
   }
-#endif
 }
 
 // Four per-pixel quantities.

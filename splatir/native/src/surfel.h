@@ -29,6 +29,7 @@ struct SurfelTile {
   Buffer<float> weights;           // [entry][lane] of the current block.
   Buffer<float> cotangents;        // [pixel][channel] of the current block, a pass after the other.
   Buffer<float> channel_lanes;     // [channel][lane], the same numbers.
+  Buffer<float> spare_row;         // Where sums of entries that are not there go.
 };
 
 // Everything that backward needs of forward, and buffers worth keeping. Blocks are numbered

@@ -38,6 +38,7 @@ class Backward {
     if (out_.absolute != nullptr) load_planes(tile, used, local);
     local.cotangents.reserve(image_.padded * size_t{kLanes});
     local.channel_lanes.reserve(image_.padded * size_t{kLanes});
+    std::memset(local.spare_row.reserve(row_size_), 0, row_size_ * sizeof(float));
     float* rows = &image_.partials[image_.bins.tile_begin[tile] * row_size_];
     std::memset(rows, 0, used * row_size_ * sizeof(float));
     float* background = out_.grad_background == nullptr
@@ -50,9 +51,8 @@ class Backward {
       const int64_t index = tile * kBlocksPerTile + b;
       if (block.is_empty() || (image_.lists.count(index) == 0 && background == nullptr)) continue;
       const PixelCotangents cotangents = load_cotangents(block, local);
-      if (background != nullptr)
-        add_channels(load(&image_.transmittance[index * kLanes]), local, 0, background);
-      replay_block(local, block, index, cotangents, rows);
+      if (background != nullptr) add_background(index, local, background);
+      if (image_.lists.count(index) > 0) replay_block(local, block, index, cotangents, rows);
     }
   }
 
@@ -141,16 +141,10 @@ class Backward {
     }
   }
 
-  // to[c] += sum over pixels of weights times the cotangent of channel c, for c >= first.
-  void add_channels(Floats weights, const SurfelTile& local, int first, float* to) const {
-    while (first < image_.padded) {
-      const int width = pass_width(image_.padded - first);
-      const float* rows = &local.cotangents[first * kLanes];
-      if (width == 16) add_weighted_rows<16>(weights, rows, to + first);
-      if (width == 8) add_weighted_rows<8>(weights, rows, to + first);
-      if (width == 4) add_weighted_rows<4>(weights, rows, to + first);
-      first += width;
-    }
+  void add_background(int64_t index, const SurfelTile& local, float* background) const {
+    const Floats transmittance = load(&image_.transmittance[index * kLanes]);
+    for (int c = 0; c < image_.num_features; ++c)
+      background[c] += sum(transmittance * load(&local.channel_lanes[c * kLanes]));
   }
 
   void replay_block(SurfelTile& local, const BlockGeometry& block, int64_t index,
@@ -178,13 +172,14 @@ class Backward {
 
     // Call from back to front. dL/d(weight); *depth becomes dL/dz.
     SPLATIR_INLINE Floats step(uint32_t k, float z, Floats weight, Floats before, Floats after,
-                               Floats* depth) {
+                               uint32_t pixels, Floats* depth) {
       const Floats one(1.0f), two(2.0f), own_z(z);
       const Floats so_far = own_z * (one - after) - depth_so_far;
       const Floats of_weight = two * (two * so_far + (depth_sum - own_z * weight_sum));
       depth_so_far = depth_so_far - weight * own_z;
       *depth = two * weight * (two * (one - before) - weight_sum + weight) * distortion +
-               keep(equals(median_surfel, Ints(static_cast<int32_t>(k))), median);
+               keep(equals(median_surfel, Ints(static_cast<int32_t>(k))) & mask_from_bits(pixels),
+                    median);
       return of_weight * distortion;
     }
   };
@@ -201,6 +196,49 @@ class Backward {
             load(&image_.median[index * kLanes])};
   }
 
+  // Consecutive entries of a block, front to back. Places before the first entry of the block are
+  // filled with one that contributes nowhere and sums into a spare row.
+  struct Group {
+    uint32_t in_tile[kGroup], pixels[kGroup];
+    const Surfel* surfels[kGroup];
+    const float* channels[kGroup];
+    float* rows[kGroup];
+  };
+
+  SPLATIR_INLINE Group group_before(uint32_t end, const BlockEntry* entries, SurfelTile& local,
+                                    float* rows) const {
+    Group group;
+    for (uint32_t j = 0; j < kGroup; ++j) {
+      const bool exists = end + j >= kGroup;
+      const BlockEntry entry = entries[exists ? end + j - kGroup : 0];
+      group.in_tile[j] = entry.pair;
+      group.pixels[j] = exists ? entry.pixels : 0;
+      group.surfels[j] = &local.surfels[entry.pair];
+      group.channels[j] = &local.channels[static_cast<size_t>(entry.pair) * image_.padded];
+      group.rows[j] = exists ? rows + entry.pair * row_size_ : local.spare_row.data();
+    }
+    return group;
+  }
+
+  // Gradients of alpha's exponent, as the sums of a row want them.
+  struct ExponentGradient {
+    FourFloats by_hit;  // To u, v, w and to the low-pass.
+    Floats sigma;
+  };
+
+  SPLATIR_INLINE static ExponentGradient exponent_gradient(const Hit& hit, Floats raw, Mask counts,
+                                                           Floats of_alpha) {
+    const Mask smooth = counts & (raw <= Floats(kMaxAlpha));
+    const Floats of_exponent = -(raw * of_alpha);
+    // False for not-a-number, as in `uncapped_alpha`.
+    const Mask is_exact = hit.exact <= hit.blurred;
+    const Mask exact = smooth & is_exact, blurred = smooth & ~is_exact;
+    const Floats per_w = keep(exact, of_exponent * hit.inverse_w);
+    return {{{keep(exact, per_w * hit.u), keep(exact, per_w * hit.v),
+              keep(exact, -(per_w * hit.exact)), keep(blurred, of_exponent)}},
+            keep(smooth, of_exponent)};
+  }
+
   template <int kWidth, bool kExtras>
   __attribute__((noinline)) void replay(SurfelTile& local, const BlockGeometry& block,
                                         int64_t index, const PixelCotangents& cotangents,
@@ -208,62 +246,82 @@ class Backward {
     const Floats px = load(kLaneX) + Floats(static_cast<float>(block.x));
     const Floats py = load(kLaneY) + Floats(static_cast<float>(block.y));
     const float first_y = static_cast<float>(block.y) + 0.5f;
-    const float* lanes = local.channel_lanes.data();
     const int padded = image_.padded;
-    const float nearest = kExtras && image_.tile_used[index / kBlocksPerTile] > 0
-                              ? local.surfels[0].depth
-                              : 0.0f;
+    const float nearest = kExtras ? local.surfels[0].depth : 0.0f;
     Floats transmittance = load(&image_.transmittance[index * kLanes]);
     // Gradient to what lies behind the current surfel, before the product with 1 - alpha.
     Floats behind = -(transmittance * cotangents.alpha);
     DepthTerms terms = depth_terms(index, cotangents, transmittance);
     const BlockEntry* entries = image_.lists.entries(index);
-    for (uint32_t i = image_.lists.count(index); i-- > 0;) {
-      const uint32_t k = entries[i].pair;
-      const Surfel& s = local.surfels[k];
-      const float* channel = &local.channels[static_cast<size_t>(k) * padded];
-      float* row = rows + k * row_size_;
-      const Hit hit = hit_at(s, px, py);
-      const Floats raw = uncapped_alpha(s, hit);
-      const Mask counts = mask_from_bits(entries[i].pixels);
-      const Floats alpha = keep(counts, min(raw, Floats(kMaxAlpha)));
-      const Floats inverse = reciprocal(Floats(1.0f) - alpha);
-      const Floats before = transmittance * inverse;
-      const Floats weight = alpha * before;
-
-      Floats of_weight(0.0f);
-      for (int c = 0; c < kWidth; ++c) of_weight += load(lanes + c * kLanes) * Floats(channel[c]);
-      if (kWidth == 16)
-        for (int c = 16; c < padded; ++c) of_weight += load(lanes + c * kLanes) * Floats(channel[c]);
-      Floats of_depth(0.0f);
-      if (kExtras)
-        of_weight += terms.step(k, s.depth - nearest, weight, before, transmittance, &of_depth);
-      const Floats of_alpha = before * of_weight - inverse * behind;
-      behind += weight * of_weight;
-      transmittance = before;
-
-      add_weighted_rows<kWidth>(weight, local.cotangents.data(), row);
-      if (kWidth == 16 && padded > 16) add_channels(weight, local, 16, row);
-
-      const Mask smooth = counts & (raw <= Floats(kMaxAlpha));
-      const Floats of_exponent = -(raw * of_alpha);
-      // False for not-a-number, as in `uncapped_alpha`.
-      const Mask is_exact = hit.exact <= hit.blurred;
-      const Mask exact = smooth & is_exact, blurred = smooth & ~is_exact;
-      const Floats per_w = keep(exact, of_exponent * hit.inverse_w);
-      const FourFloats gradient = {{keep(exact, per_w * hit.u), keep(exact, per_w * hit.v),
-                                    keep(exact, -(per_w * hit.exact)),
-                                    keep(blurred, of_exponent)}};
-      const Floats sigma = keep(smooth, of_exponent);
-      Floats others;
-      if (kExtras) {
-        FourFloats four = {{sigma, of_depth, Floats(0.0f), Floats(0.0f)}};
-        if (out_.absolute != nullptr) add_absolute(local.planes[k], hit, gradient, &four);
-        others = fold_rows(four);
-      } else {
-        others = fold_rows(sigma);
+    for (int64_t end = image_.lists.count(index); end > 0; end -= kGroup) {
+      const Group group = group_before(static_cast<uint32_t>(end), entries, local, rows);
+      Hit hits[kGroup];
+      Floats raw[kGroup], alpha[kGroup], of_weight[kGroup], of_alpha[kGroup], of_depth[kGroup];
+      alignas(64) float weights[kGroup][kLanes];
+#pragma GCC unroll 4
+      for (int j = 0; j < kGroup; ++j) {
+        hits[j] = hit_at(*group.surfels[j], px, py);
+        raw[j] = uncapped_alpha(*group.surfels[j], hits[j]);
+        alpha[j] = keep(mask_from_bits(group.pixels[j]), min(raw[j], Floats(kMaxAlpha)));
       }
-      add_moments(gradient, hit.dx, first_y - s.y, others, row + padded);
+      project_cotangents<kWidth>(local, group, of_weight);
+      for (int j = kGroup - 1; j >= 0; --j) {
+        const Floats inverse = reciprocal(Floats(1.0f) - alpha[j]);
+        const Floats before = transmittance * inverse;
+        const Floats weight = alpha[j] * before;
+        store(weights[j], weight);
+        if (kExtras)
+          of_weight[j] += terms.step(group.in_tile[j], group.surfels[j]->depth - nearest, weight,
+                                     before, transmittance, group.pixels[j], &of_depth[j]);
+        of_alpha[j] = before * of_weight[j] - inverse * behind;
+        behind += weight * of_weight[j];
+        transmittance = before;
+      }
+#pragma GCC unroll 4
+      for (int j = 0; j < kGroup; ++j) {
+        const ExponentGradient gradient = exponent_gradient(
+            hits[j], raw[j], mask_from_bits(group.pixels[j]), of_alpha[j]);
+        Floats others;
+        if (kExtras) {
+          FourFloats four = {{gradient.sigma, of_depth[j], Floats(0.0f), Floats(0.0f)}};
+          if (out_.absolute != nullptr)
+            add_absolute(local.planes[group.in_tile[j]], hits[j], gradient.by_hit, &four);
+          others = fold_rows(four);
+        } else {
+          others = fold_rows(gradient.sigma);
+        }
+        add_moments(gradient.by_hit, hits[j].dx, first_y - group.surfels[j]->y, others,
+                    group.rows[j] + padded);
+      }
+      add_channels<kWidth>(weights, local, group);
+    }
+  }
+
+  // of_weight[j] = sum over channels of the image's gradient times the surfel's channel.
+  template <int kWidth>
+  SPLATIR_INLINE void project_cotangents(const SurfelTile& local, const Group& group,
+                                         Floats (&of_weight)[kGroup]) const {
+    const float* lanes = local.channel_lanes.data();
+    for (Floats& projection : of_weight) projection = Floats(0.0f);
+    const auto add = [&](int c) {
+      const Floats cotangent = load(lanes + c * kLanes);
+      for (int j = 0; j < kGroup; ++j) of_weight[j] += cotangent * Floats(group.channels[j][c]);
+    };
+    for (int c = 0; c < kWidth; ++c) add(c);
+    for (int c = kWidth; c < image_.padded; ++c) add(c);
+  }
+
+  template <int kWidth>
+  SPLATIR_INLINE void add_channels(const float (&weights)[kGroup][kLanes], const SurfelTile& local,
+                                   const Group& group) const {
+    add_weighted_rows<kWidth>(weights, local.cotangents.data(), group.rows, 0);
+    for (int first = kWidth; first < image_.padded;) {
+      const int width = pass_width(image_.padded - first);
+      const float* cotangents = &local.cotangents[first * kLanes];
+      if (width == 16) add_weighted_rows<16>(weights, cotangents, group.rows, first);
+      if (width == 8) add_weighted_rows<8>(weights, cotangents, group.rows, first);
+      if (width == 4) add_weighted_rows<4>(weights, cotangents, group.rows, first);
+      first += width;
     }
   }
 

@@ -117,7 +117,7 @@ def run(settings: BenchRasterSettings) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        timings = time_rasterizer(scene, settings)
+        timings = time_rasterizer(scene, settings.backend, _options(settings), settings.repeats)
     finally:
         torch.set_num_threads(before)
     report = _report(settings, scene, timings)
@@ -128,29 +128,36 @@ def run(settings: BenchRasterSettings) -> None:
         print(f"\nfile     {settings.json}")
 
 
-def time_rasterizer(scene: BenchScene, settings: BenchRasterSettings) -> RasterTimings:
+def _options(settings: BenchRasterSettings) -> RasterOptions:
+    is_surfel = settings.primitive == "surfel"
+    if not settings.all_outputs:
+        return RasterOptions()
+    return RasterOptions(depth=True, normals=is_surfel, distortion=is_surfel)
+
+
+def time_rasterizer(
+    scene: BenchScene, backend: RasterizerName, options: RasterOptions, repeats: int
+) -> RasterTimings:
     """Time one backend on one scene.
 
     Args:
         scene: What is drawn.
-        settings: Backend, repeats and outputs.
+        backend: Which rasteriser.
+        options: Outputs.
+        repeats: Timed iterations.
 
     Raises:
         ValueError: The backend does not run here.
     """
-    device = torch.device("cuda" if settings.backend == "gsplat" else "cpu")
-    rasterizer(settings.backend, device)
+    device = torch.device("cuda" if backend == "gsplat" else "cpu")
+    rasterizer(backend, device)
     scene = scene.to(device)
-    options = RasterOptions()
-    if settings.all_outputs:
-        is_surfel = scene.gaussians.primitive == "surfel"
-        options = RasterOptions(depth=True, normals=is_surfel, distortion=is_surfel)
-    phases = _phases(scene, settings.backend, options)
+    phases = _phases(scene, backend, options)
     laps: list[_Lap] = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
         cotangents = [torch.randn_like(i) for i in _images(_once(phases, scene))]
-    for iteration in range(_WARM_UP + settings.repeats):
+    for iteration in range(_WARM_UP + repeats):
         lap = _time_once(phases, scene, cotangents, _clock(device))
         if iteration >= _WARM_UP:
             laps.append(lap)

@@ -1,0 +1,211 @@
+"""`splatir bench step`: how long a whole training step takes, and which part takes it."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splatir.codecs.atomic import write_text
+from splatir.commands.bench_raster import Timing, describe_machine, time_rasterizer
+from splatir.commands.bench_scene import BenchScene, knot_scene
+from splatir.data.images import Photo
+from splatir.optim.losses import LossWeights, Target, radiance_losses
+from splatir.optim.parameters import LearningRates
+from splatir.raster.contract import RasterOptions
+from splatir.raster.selection import rasterizer
+from splatir.render.radiance import RadianceImage
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel, Primitive
+from splatir.scene.radiance import radiance_colours
+from splatir.settings import Settings
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import stages_of
+from splatir.train.state import TrainState
+from splatir.train.step import StepContext, train_step
+
+_WARM_UP = 3
+# Of a stage long enough that no repeat meets a refinement.
+_STEPS = 10_000_000
+
+
+@dataclass(frozen=True)
+class BenchStepSettings(Settings):
+    """Time a training step of the native backend on a built-in scene, in CPU time.
+
+    Attributes:
+        primitive: Shape of the splats; surfels are trained with normal consistency.
+        num_splats: How many.
+        size: Width and height of the photo, pixels.
+        sh_degree: Highest spherical-harmonic degree.
+        threads: Threads of the native kernels and of torch.
+        repeats: Timed steps.
+        json: Also write the numbers to this file, as one flat object.
+    """
+
+    primitive: Primitive = "ellipsoid"
+    num_splats: int = 50_000
+    size: int = 400
+    sh_degree: int = 3
+    threads: int = 1
+    repeats: int = 20
+    json: Path | None = None
+
+
+def run(settings: BenchStepSettings) -> None:
+    """Measure, print, write."""
+    for name in ("num_splats", "size", "threads", "repeats"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(settings, name)}.")
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        report = measure(settings)
+    finally:
+        torch.set_num_threads(before)
+    for name, value in report.items():
+        print(f"{name:<28}{value:.3f}" if isinstance(value, float) else f"{name:<28}{value}")
+    if settings.json is not None:
+        write_text(settings.json, json.dumps(report, indent=1) + "\n")
+        print(f"\nfile     {settings.json}")
+
+
+def measure(settings: BenchStepSettings) -> dict[str, Any]:
+    """Medians of the whole step and of its parts, milliseconds of CPU time.
+
+    Parts are timed alone, forward and backward together; what they do not account for (activations,
+    autograd, statistics for densification) is `other_ms`.
+    """
+    scene = knot_scene(settings.num_splats, settings.size, settings.size, 3, settings.primitive)
+    state = _state(scene, settings)
+    # Half way: full image, full SH degree, normals, and no refinement for many steps.
+    state.step = _STEPS // 2 + 1
+    photo = _photo(settings.size)
+    context = _context(settings)
+    step = _time(lambda: train_step(state, context, scene.camera, photo), settings.repeats)
+    options = RasterOptions(depth=_has_normals(settings), normals=_has_normals(settings))
+    raster = time_rasterizer(scene, "cpu", options, settings.repeats)
+    assert raster.projection is not None and raster.projection_backward is not None
+    parts = {
+        "raster_forward": raster.forward.median,
+        "raster_backward": raster.backward.median,
+        "projection": raster.projection.median + raster.projection_backward.median,
+        "colours": _time_colours(state.model, scene.camera, settings).median,
+        "loss": _time_loss(scene, state.model, photo, options, settings).median,
+        "optimizer": _time_optimizer(state, settings.repeats).median,
+    }
+    raster_only = parts["raster_forward"] + parts["raster_backward"]
+    return {
+        "step_ms": step.median,
+        "step_ms_spread": step.spread,
+        **{f"{name}_ms": value for name, value in parts.items()},
+        "other_ms": step.median - sum(parts.values()),
+        "step_over_raster": step.median / raster_only,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "primitive": settings.primitive,
+        "num_splats": settings.num_splats,
+        "size": settings.size,
+        "sh_degree": settings.sh_degree,
+        "threads": settings.threads,
+        "repeats": settings.repeats,
+        "machine": describe_machine(),
+    }
+
+
+def _has_normals(settings: BenchStepSettings) -> bool:
+    return settings.primitive == "surfel"
+
+
+def _state(scene: BenchScene, settings: BenchStepSettings) -> TrainState:
+    g = scene.gaussians
+    raw = {key: PARAMETER_SPACES[key].invert(getattr(g, key)) for key in
+           ("means", "quats", "scales", "opacities")}  # fmt: skip
+    num_sh = (settings.sh_degree + 1) ** 2
+    raw["sh0"] = scene.features[:, None, :] - 0.5
+    raw["shN"] = 0.05 * torch.randn(
+        settings.num_splats, num_sh - 1, 3, generator=torch.Generator().manual_seed(0)
+    )
+    model = GaussianModel(raw, settings.primitive)
+    # Rates of zero leave the scene as it is, so that every repeat does the same work.
+    return TrainState.start(model, False, _no_rates(), extent=1.0)
+
+
+def _no_rates() -> LearningRates:
+    tiny = 1e-12
+    return LearningRates(tiny, tiny, tiny, tiny, tiny, tiny, tiny, tiny)
+
+
+def _context(settings: BenchStepSettings) -> StepContext:
+    stage = stages_of(TrainSettings(steps=_STEPS))[0]
+    backend = rasterizer("cpu", torch.device("cpu"))
+    return StepContext(stage, backend, _no_rates(), 1.0, "white", False, 0)
+
+
+def _photo(size: int) -> Photo:
+    generator = torch.Generator().manual_seed(1)
+    rgb = torch.rand(size, size, 3, generator=generator)
+    return Photo(rgb, (rgb[..., :1] > 0.3).float(), "srgb", 8)
+
+
+def _time(body: Callable[[], object], repeats: int) -> Timing:
+    laps = []
+    for lap in range(_WARM_UP + repeats):
+        start = time.process_time()
+        body()
+        if lap >= _WARM_UP:
+            laps.append((time.process_time() - start) * 1e3)
+    return Timing.of(laps)
+
+
+def _time_colours(model: GaussianModel, camera: Camera, settings: BenchStepSettings) -> Timing:
+    position = camera.position_world
+    cotangent = torch.ones(settings.num_splats, 3)
+
+    def body() -> None:
+        colours = radiance_colours(
+            model.params["sh0"], model.params["shN"], model.means, position, settings.sh_degree
+        )
+        colours.backward(cotangent)
+        model.zero_grad()
+
+    return _time(body, settings.repeats)
+
+
+def _time_loss(
+    scene: BenchScene,
+    model: GaussianModel,
+    photo: Photo,
+    options: RasterOptions,
+    settings: BenchStepSettings,
+) -> Timing:
+    backend = rasterizer("cpu", torch.device("cpu"))
+    with torch.no_grad():
+        raster = backend.rasterize(scene.gaussians, scene.camera, scene.features, None, options)
+    images: list[Tensor] = [raster.features, raster.alpha]
+    images += [image for image in (raster.depth, raster.normals) if image is not None]
+    for image in images:
+        image.requires_grad_()
+    target = Target(photo.rgb, photo.alpha)
+    weights = LossWeights()
+
+    def body() -> None:
+        rendered = RadianceImage(raster.features, raster)
+        terms = radiance_losses(rendered, target, scene.camera, model, weights, 1.0, 1.0)
+        torch.stack(list(terms.values())).sum().backward()
+        for image in images:
+            image.grad = None
+
+    return _time(body, settings.repeats)
+
+
+def _time_optimizer(state: TrainState, repeats: int) -> Timing:
+    for param in state.model.params.values():
+        param.grad = torch.zeros_like(param)
+    timing = _time(state.optimizer.step, repeats)
+    state.optimizer.zero_grad()
+    return timing

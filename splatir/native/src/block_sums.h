@@ -37,6 +37,18 @@ SPLATIR_INLINE Mask equals(const Ints& a, const Ints& b) {
 #endif
 }
 
+// [channel][lane] to [lane][channel]; the number of channels is a multiple of four.
+inline void transpose_lanes(const float* lanes, int num_channels, float* rows) {
+  for (int c = 0; c < num_channels; c += 4) {
+    for (int lane = 0; lane < kLanes; lane += 4) {
+      Quad quads[4];
+      for (int i = 0; i < 4; ++i) quads[i] = load_quad(lanes + (c + i) * kLanes + lane);
+      transpose(quads);
+      for (int i = 0; i < 4; ++i) store_quad(rows + (lane + i) * num_channels + c, quads[i]);
+    }
+  }
+}
+
 // Entries of a block that are summed together: they share loads, and hide each other's latency.
 constexpr int kGroup = 4;
 
@@ -91,8 +103,8 @@ SPLATIR_INLINE Floats fold_rows(const Floats& a) {
 
 // to[i][0..4) += sums over pixels of q[i] * (1, dx, dy) and the lanes of group i of `others`.
 // dx is each pixel's, dy the first row's.
-SPLATIR_INLINE void add_moments(const FourFloats& a, const Floats& dx, float dy, const Floats& others,
-                                float* to) {
+SPLATIR_INLINE void add_moments(const FourFloats& a, const Floats& dx, float dy,
+                                const Floats& others, float* to) {
   const __m512 a01 = _mm512_shuffle_f32x4(a.q[0].v, a.q[1].v, 0x44);
   const __m512 b01 = _mm512_shuffle_f32x4(a.q[0].v, a.q[1].v, 0xEE);
   const __m512 a23 = _mm512_shuffle_f32x4(a.q[2].v, a.q[3].v, 0x44);
@@ -105,7 +117,8 @@ SPLATIR_INLINE void add_moments(const FourFloats& a, const Floats& dx, float dy,
   const Floats x = one * dx;
   const Floats y = one * Floats(dy) + (row1 + Floats(2.0f) * row2 + Floats(3.0f) * row3);
   // Transpose and add inside each group of four lanes.
-  const __m512 one_x = _mm512_add_ps(_mm512_unpacklo_ps(one.v, x.v), _mm512_unpackhi_ps(one.v, x.v));
+  const __m512 one_x =
+      _mm512_add_ps(_mm512_unpacklo_ps(one.v, x.v), _mm512_unpackhi_ps(one.v, x.v));
   const __m512 y_o =
       _mm512_add_ps(_mm512_unpacklo_ps(y.v, others.v), _mm512_unpackhi_ps(y.v, others.v));
   const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(one_x, y_o, 0x44),
@@ -149,8 +162,8 @@ SPLATIR_INLINE Quad sum_each(Quad a, Quad b, Quad c, Quad d) {
 #endif
 }
 
-SPLATIR_INLINE void add_moments(const FourFloats& a, const Floats& dx, float dy, const Floats& others,
-                                float* to) {
+SPLATIR_INLINE void add_moments(const FourFloats& a, const Floats& dx, float dy,
+                                const Floats& others, float* to) {
   const Quad dx_row = row_of(dx, 0);
   for (int i = 0; i < 4; ++i) {
     const Quad row1 = row_of(a.q[i], 1), row2 = row_of(a.q[i], 2), row3 = row_of(a.q[i], 3);

@@ -52,7 +52,8 @@ void set_up(SurfelImage& image, int64_t num_threads, const float* means2d, const
       image.rects[i] = make_surfel(in, image.size, &image.surfels[i], &image.reaches[i]);
       if (image.rects[i].count() == 0) continue;
       float* to = &image.channels[i * stride];
-      for (int c = 0; c < image.num_channels; ++c) to[c] = channels[c].start[i * channels[c].stride];
+      for (int c = 0; c < image.num_channels; ++c)
+        to[c] = channels[c].start[i * channels[c].stride];
       for (int c = image.num_channels; c < image.padded; ++c) to[c] = 0.0f;
     }
   });
@@ -66,8 +67,8 @@ using namespace splatir;
 // Renders surfels and returns what backward needs: a handle for splatir_surfels_release; 0 if
 // memory ran out.
 //
-// In: means2d [n, 2], rows float64 [n, 3, 3], depths [n], normals [n, 3] or null, radii int32 [n, 2],
-// opacities [n], features [n, num_features], background [num_features] or null.
+// In: means2d [n, 2], ray transforms `rows` float64 [n, 3, 3], depths [n], normals [n, 3] or null,
+// radii int32 [n, 2], opacities [n], features [n, num_features], background [num_features] or null.
 // Out: image [height, width, num_features] and planes of the same size, each but alpha may be null.
 SPLATIR_EXPORT int64_t splatir_surfels_forward(
     int64_t num_threads, int64_t num_splats, int64_t num_features, int64_t width, int64_t height,

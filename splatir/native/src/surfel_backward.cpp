@@ -1,7 +1,7 @@
 // Backward pass of the surfel rasteriser: replays each block's entries back to front.
 //
-// Every (tile, surfel) pair collects one row of sums over its pixels; a surfel's rows are then added
-// in the order of its tiles, whatever threads wrote them, and go through one chain rule.
+// Every (tile, surfel) pair collects one row of sums over its pixels; a surfel's rows are then
+// added in the order of its tiles, whatever threads wrote them, and go through one chain rule.
 #include <algorithm>
 #include <cstring>
 
@@ -119,26 +119,12 @@ class Backward {
       if (in_.distortion != nullptr) distortion[lane] = in_.distortion[pixel];
       if (in_.median_depth != nullptr) median[lane] = in_.median_depth[pixel];
     });
-    transpose_cotangents(lanes, local.cotangents.data());
-    return {load(alpha), load(distortion), load(median)};
-  }
-
-  // [channel][lane] to, pass by pass, [lane][channel of the pass].
-  void transpose_cotangents(const float* lanes, float* rows) const {
     for (int first = 0; first < image_.padded;) {
       const int width = pass_width(image_.padded - first);
-      for (int c = 0; c < width; c += 4) {
-        for (int lane = 0; lane < kLanes; lane += 4) {
-          Quad quads[4];
-          for (int i = 0; i < 4; ++i)
-            quads[i] = load_quad(lanes + (first + c + i) * kLanes + lane);
-          transpose(quads);
-          for (int i = 0; i < 4; ++i)
-            store_quad(rows + first * kLanes + (lane + i) * width + c, quads[i]);
-        }
-      }
+      transpose_lanes(lanes + first * kLanes, width, &local.cotangents[first * kLanes]);
       first += width;
     }
+    return {load(alpha), load(distortion), load(median)};
   }
 
   void add_background(int64_t index, const SurfelTile& local, float* background) const {

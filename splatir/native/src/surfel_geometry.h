@@ -2,9 +2,9 @@
 //
 // The rows X, Y, Z of a ray transform map surfel coordinates (s, t, 1), in standard deviations, to
 // (x z, y z, z) at pixel (x, y) and camera depth z. Pixel (x, y) sees the surfel where the planes
-// x Z - X and y Z - Y meet: their cross product is (s w, t w, w) up to scale. About a fixed point of
-// the image it is linear in the offset, as the product of both offsets multiplies Z x Z = 0, so nine
-// coefficients hold all of it.
+// x Z - X and y Z - Y meet: their cross product is (s w, t w, w) up to scale. About a fixed point
+// of the image it is linear in the offset, as the product of both offsets multiplies Z x Z = 0, so
+// nine coefficients hold all of it.
 #pragma once
 #include <cstdint>
 

@@ -279,6 +279,22 @@ CAPTURES: dict[str, tuple[Change, str]] = {
     "no frames": (transforms(frames=[]), r"transforms\.json has no frames: expected"),
     "frames of words": (transforms(frames=["a"]), r"transforms\.json: frame 0 has no file_path"),
     "focal length 0": (transforms(fl_x=0.0, fl_y=0.0), r"focal length must be positive"),
+    "absurd image width": (
+        transforms(w=10**400),
+        r"transforms\.json: w is not finite",
+    ),
+    "absurd image height": (
+        transforms(h=1e200),
+        r"frame_000\.png: the image size must be positive and at most 1000000",
+    ),
+    "camera beyond all bounds": (
+        matrix([1.0, 0, 0, 1e40], Y, Z, W),
+        r"frame images/frame_001\.png: the pose lies at .*1e\+40.*damaged",
+    ),
+    "image name in another encoding": (
+        colmap(lambda m: (m / "images.txt").write_bytes(b"1 1 0 0 0 0 0 1 1 \xe4.png\n\n")),
+        r"images\.txt holds bytes that are no UTF-8.*rename the images",
+    ),
     "focal length of a word": (transforms(fl_x="wide"), r"fl_x must be a number, got 'wide'"),
     "sheared matrix": (
         matrix([1.0, 0.5, 0, 0], Y, Z, W),

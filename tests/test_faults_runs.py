@@ -77,6 +77,30 @@ def test_a_run_without_a_usable_checkpoint_is_left_as_it_is(
     assert contents(run) == before
 
 
+def test_an_optimiser_state_that_does_not_fit_is_refused(
+    results: Path, tmp_path: Path, command: FailingCommand
+) -> None:
+    def spoil(path: Path) -> None:
+        checkpoint = load_checkpoint(path)
+        checkpoint["state"]["optimizer"]["param_groups"].pop()
+        save_checkpoint(path, checkpoint)
+
+    run = broken_run(results, tmp_path / "broken", spoil)
+    before = contents(run)
+    line = command("train", "--resume", run)
+    assert re.search(r"step_\S+\.pt cannot be continued: its optimiser state.*Remove it", line)
+    assert contents(run) == before
+
+
+def test_torn_metrics_do_not_stop_a_resumed_training(results: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(results / "run", run)
+    good = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(b'7\n{"stage": 1}\n' + good + b'\xff{"step": 1')
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "metrics.jsonl").read_bytes() == good
+
+
 @pytest.mark.filterwarnings("default:skipped a checkpoint")
 @pytest.mark.parametrize("container", ["pickle", "torch"])
 def test_code_in_a_checkpoint_is_never_run(

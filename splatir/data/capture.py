@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,8 @@ from splatir.data.dataset import DatasetKind, Distortion, SparsePoints
 
 # Departure of R^T R from the identity that rounding in text files explains (six digits or more).
 _RIGID_TOLERANCE = 1e-2
+# Coordinates beyond this are damage, whatever the unit; far below what float32 holds.
+_MAX_COORDINATE = 1e12
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def checked_pose(T: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]
         where: File and image, for messages.
 
     Raises:
-        ValueError: Not finite, mirrored, or not a rotation within 1 % (small noise is removed).
+        ValueError: Not finite, absurdly far, mirrored, or not a rotation within 1 % (small noise is
+            removed).
     """
     if T.shape[0] not in (3, 4):
         raise ValueError(f"{where}: expected a 3x4 or 4x4 pose matrix, got {tuple(T.shape)}.")
@@ -113,6 +117,11 @@ def checked_pose(T: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]
         raise ValueError(
             f"{where}: the pose holds NaN or infinite values. "
             "Remove this image from the file or estimate its pose again."
+        )
+    if float(T[:3, 3].abs().max()) > _MAX_COORDINATE:
+        raise ValueError(
+            f"{where}: the pose lies at {T[:3, 3].tolist()}, farther than {_MAX_COORDINATE:g}. "
+            "The file is damaged."
         )
     if T.shape[0] == 4 and not torch.allclose(
         T[3], torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=T.dtype), atol=1e-6
@@ -134,3 +143,29 @@ def checked_pose(T: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]
     rigid[:3, :3] = U @ Vh
     rigid[:3, 3] = T[:3, 3]
     return rigid
+
+
+def sparse_points(
+    positions: Float[np.ndarray, "n 3"], colours_srgb: Float[np.ndarray, "n 3"], where: str
+) -> tuple[SparsePoints | None, tuple[str, ...]]:
+    """The points of a file that can be used, and what is to be said about the others.
+
+    Args:
+        positions: Input frame.
+        colours_srgb: Clipped to [0, 1].
+        where: File, for the warnings.
+    """
+    # False for NaN as well.
+    usable = (np.abs(positions) <= _MAX_COORDINATE).all(axis=1)
+    warnings = []
+    if not usable.all():
+        warnings.append(
+            f"{int((~usable).sum())} points of {where} are not finite or absurdly far and are "
+            "dropped."
+        )
+    if not usable.any():
+        warnings.append(f"{where} holds no points: Gaussians will start at random positions.")
+        return None, tuple(warnings)
+    colours = np.nan_to_num(colours_srgb[usable]).clip(0.0, 1.0)
+    points = SparsePoints(torch.from_numpy(positions[usable]), torch.from_numpy(colours))
+    return points, tuple(warnings)

@@ -7,7 +7,14 @@ import numpy as np
 import pycolmap
 import torch
 
-from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, checked_pose
+from splatir.data.capture import (
+    Capture,
+    CapturedImage,
+    NamedSplit,
+    Remarks,
+    checked_pose,
+    sparse_points,
+)
 from splatir.data.colmap_check import check_model
 from splatir.data.dataset import DataSettings, SparsePoints
 from splatir.data.image_files import find_image, find_mask
@@ -42,8 +49,7 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
             f"no COLMAP model in {root}: looked for cameras, images and points3D (.bin or .txt) in "
             f"{', '.join(MODEL_FOLDERS)}."
         )
-    reconstruction = _read_model(model)
-    registered = [reconstruction.images[i] for i in reconstruction.reg_image_ids()]
+    reconstruction, registered = _read_model(model)
     if not registered:
         raise ValueError(
             f"{model} holds no registered images ({reconstruction.num_images()} unregistered). "
@@ -112,7 +118,8 @@ def _extension(folder: Path) -> str | None:
     return None
 
 
-def _read_model(folder: Path) -> pycolmap.Reconstruction:
+def _read_model(folder: Path) -> tuple[pycolmap.Reconstruction, list[pycolmap.Image]]:
+    """The model and its registered images."""
     extension = _extension(folder)
     assert extension is not None
     if not (folder / f"points3D{extension}").is_file():
@@ -127,6 +134,7 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
             reconstruction.read_binary(str(folder))
         else:
             reconstruction.read_text(str(folder))
+        registered = [reconstruction.images[i] for i in reconstruction.reg_image_ids()]
     except (ValueError, IndexError, KeyError, RuntimeError, MemoryError) as error:
         # COLMAP's messages name its own source lines; only what follows is of use.
         reason = str(error).split("] ", 1)[-1]
@@ -134,7 +142,7 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
             f"the COLMAP model in {folder} cannot be read: {reason}. "
             "A file is damaged or belongs to another model."
         ) from error
-    return reconstruction
+    return reconstruction, registered
 
 
 def _image_folder(root: Path, model: Path, names: list[str], settings: DataSettings) -> Path:
@@ -171,15 +179,7 @@ def _points(
     points = [reconstruction.points3D[i] for i in sorted(reconstruction.points3D)]
     positions = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
     colours = np.array([point.color for point in points], dtype=np.float64).reshape(-1, 3) / 255.0
-    finite = np.isfinite(positions).all(axis=1)
-    warnings = []
-    if not finite.all():
-        warnings.append(f"{int((~finite).sum())} points of {model} are not finite and are dropped.")
-    if not finite.any():
-        warnings.append(f"{model} holds no points: Gaussians will start at random positions.")
-        return None, tuple(warnings)
-    sparse = SparsePoints(torch.from_numpy(positions[finite]), torch.from_numpy(colours[finite]))
-    return sparse, tuple(warnings)
+    return sparse_points(positions, colours, str(model))
 
 
 def _several_models(model: Path) -> tuple[str, ...]:

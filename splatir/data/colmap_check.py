@@ -64,7 +64,7 @@ class _Walk:
         end = self.content.find(b"\0", self.position)
         if end < 0:
             self._need(len(self.content) - self.position + 1)
-        name = self.content[self.position : end].decode("utf-8", errors="replace")
+        name = _decoded(self.content[self.position : end], self.path)
         self.position = end + 1
         return name
 
@@ -155,7 +155,7 @@ def _check_frames(path: Path) -> None:
 def _check_images_text(path: Path) -> list[str]:
     """Every second line that is no comment holds a pose; points may be an empty line."""
     names = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _decoded(path.read_bytes(), path).splitlines()
     rows = [line for line in lines if not line.lstrip().startswith("#")]
     while rows and not rows[-1].strip():
         rows.pop()
@@ -178,6 +178,17 @@ def _check_images_text(path: Path) -> list[str]:
         _check_pose(pose, f"{path}: image {words[9]}")
         names.append(words[9])
     return names
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    """Text, which pycolmap gives out only as UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} holds bytes that are no UTF-8 text ({error}). It is damaged, or image names "
+            "have another encoding: rename the images and write the model again."
+        ) from error
 
 
 def _check_pose(pose: tuple, where: str) -> None:

@@ -11,6 +11,10 @@ from splatir.data.dataset import Distortion
 # Models whose distortion terms all zero mean a pinhole camera; a fisheye with zeros is no pinhole.
 _PINHOLE_WHEN_ZERO = {"SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"}
 
+# Larger sizes and parameters are damage: no image has a million pixels a side.
+_MAX_SIZE = 1_000_000
+_MAX_PARAMETER = 1e9
+
 
 def lens_from_colmap(camera: pycolmap.Camera) -> Distortion:
     """A pycolmap camera as plain values."""
@@ -41,10 +45,16 @@ def check_lens(lens: Distortion, where: str) -> None:
             f"{where}: unknown camera model {lens.model!r}. Known: "
             f"{sorted(set(pycolmap.CameraModelId.__members__) - {'INVALID'})}."
         )
-    if lens.width < 1 or lens.height < 1:
-        raise ValueError(f"{where}: the image size must be positive, got {_size(lens)}.")
-    if not np.isfinite(lens.params).all():
-        raise ValueError(f"{where}: the camera holds NaN or infinite values: {lens.params}.")
+    if not (1 <= lens.width <= _MAX_SIZE and 1 <= lens.height <= _MAX_SIZE):
+        raise ValueError(
+            f"{where}: the image size must be positive and at most {_MAX_SIZE} pixels a side, got "
+            f"{lens.width:.7g}x{lens.height:.7g}."
+        )
+    if not (np.abs(lens.params) <= _MAX_PARAMETER).all():
+        raise ValueError(
+            f"{where}: the camera holds NaN, infinite or absurd values: {lens.params}. "
+            "The file is damaged."
+        )
     camera = colmap_camera(lens)
     if not camera.verify_params():
         raise ValueError(
@@ -96,7 +106,3 @@ def pinhole(lens: Distortion) -> tuple[Float[Tensor, "3 3"], int, int]:
         dtype=torch.float64,
     )
     return K, camera.width, camera.height
-
-
-def _size(lens: Distortion) -> str:
-    return f"{lens.width}x{lens.height}"

@@ -86,10 +86,10 @@ def _captured_image(folder: Path, image_path: Path) -> CapturedImage:
     if missing:
         raise ValueError(f"{path} has no {', '.join(missing)}.")
     try:
-        width, height = int(metadata["imw"]), int(metadata["imh"])
+        width, height = (int(float(metadata[key])) for key in ("imw", "imh"))
         angle = float(metadata["cam_angle_x"])
         numbers = [float(word) for word in str(metadata["cam_transform_mat"]).split(",")]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: a value is not a number ({error}).") from error
     if len(numbers) != 16:
         raise ValueError(

@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 from plyfile import PlyData, PlyParseError
 
-from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks
+from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, sparse_points
 from splatir.data.dataset import DataSettings, SparsePoints
 from splatir.data.image_files import find_image, find_mask, has_alpha_channel, image_size
 from splatir.data.transforms_file import TransformsFile, read_transforms_file
@@ -232,9 +231,4 @@ def _seed_points(root: Path, file: TransformsFile) -> tuple[SparsePoints | None,
             f"{path} cannot be read as a PLY with vertices x, y, z ({error}). "
             "Write it again, or remove ply_file_path."
         ) from error
-    finite = np.isfinite(positions).all(axis=1)
-    if not finite.any():
-        return None, (f"{path} holds no points: {random_start}",)
-    return SparsePoints(
-        torch.from_numpy(positions[finite]), torch.from_numpy(colours[finite].clip(0.0, 1.0))
-    ), ()
+    return sparse_points(positions, colours, str(path))

@@ -53,7 +53,7 @@ class TransformsFile:
             matrix = torch.tensor(frame["transform_matrix"], dtype=torch.float64)
         except KeyError as error:
             raise ValueError(f"{where} has no transform_matrix.") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise ValueError(f"{where}: transform_matrix is not a 4x4 table ({error}).") from error
         if matrix.ndim != 2 or matrix.shape[1] != 4:
             raise ValueError(f"{where}: transform_matrix is not 4x4 but {tuple(matrix.shape)}.")
@@ -132,9 +132,13 @@ class TransformsFile:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{self.path}: {key} must be a number, got {value!r}.")
-        if not math.isfinite(value):
-            raise ValueError(f"{self.path}: {key} is not finite ({value}).")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"{self.path}: {key} is not finite.")
+        return number
 
 
 def read_json(path: Path) -> dict[str, Any]:

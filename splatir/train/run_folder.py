@@ -132,15 +132,15 @@ class RunFolder:
             raise OSError(error.errno, error.strerror, str(self.metrics)) from error
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will do again, and a torn last line."""
+        """Drop lines of steps that a resumed run will do again, and torn ones."""
         if not self.metrics.is_file():
             return
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
+                is_earlier = json.loads(line)["step"] <= step
+            except (json.JSONDecodeError, LookupError, TypeError):
                 continue
-            if record["step"] <= step:
+            if is_earlier:
                 kept.append(line)
         write_text(self.metrics, "".join(line + "\n" for line in kept))

@@ -19,6 +19,7 @@ from splatir.raster.contract import RasterBackend
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
 from splatir.settings import to_plain
+from splatir.storage.checkpoint import CheckpointError
 from splatir.train.coarse import reduced_photo
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
@@ -166,9 +167,15 @@ class _Session:
         """Take up a checkpoint."""
         self.run = run
         plain = checkpoint["state"]
-        self.state = TrainState.from_plain(
-            plain, self.settings.rates, self.dataset.extent, self.device
-        )
+        try:
+            self.state = TrainState.from_plain(
+                plain, self.settings.rates, self.dataset.extent, self.device
+            )
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{run.newest_checkpoint} cannot be continued: {error} "
+                "Remove it to go on from the checkpoint before it."
+            ) from error
         run.forget_metrics_after(self.state.step)
 
     def run_stages(self) -> TrainingResult:

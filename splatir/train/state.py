@@ -76,15 +76,19 @@ class TrainState:
     def from_plain(
         cls, plain: dict[str, Any], rates: LearningRates, extent: float, device: torch.device
     ) -> "TrainState":
-        """The state that `to_plain` described, on a device."""
+        """The state that `to_plain` described, on a device.
+
+        Raises:
+            CheckpointError: The optimiser's part does not fit the rest.
+        """
         model = model_from_plain(plain, device)
         state = cls.start(model, plain["background"] is not None, rates, extent)
         if state.background is not None:
             state.background.data.copy_(plain["background"])
         try:
             state.optimizer.load_state_dict(plain["optimizer"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"the optimiser state is broken ({error!r}).") from error
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"its optimiser state is broken: {error!r}.") from error
         state.statistics = GradientStatistics(
             plain["gradient_total"].to(device), plain["gradient_count"].to(device)
         )
@@ -130,15 +134,25 @@ def check_contents(contents: dict[str, Any], path: Path) -> None:
         elif not all(isinstance(value, Tensor) for value in state["params"].values()):
             problem = "its parameters are not all tensors"
         else:
-            try:
-                model_from_plain(state, torch.device("cpu"))
-            except ValueError as error:
-                problem = str(error)
+            problem = _model_problem(state)
     if problem is not None:
         raise CheckpointError(
             f"{path} is a checkpoint but not of a training: {problem}. Give the folder of a run "
             "that `splatir train` made."
         )
+
+
+def _model_problem(state: dict[str, Any]) -> str | None:
+    """What is wrong with the shapes of a state whose keys and types are right."""
+    try:
+        count = model_from_plain(state, torch.device("cpu")).num_gaussians
+    except (ValueError, LookupError) as error:
+        return str(error)
+    expected = {"gradient_total": (count,), "gradient_count": (count,), "background": (3,)}
+    for key, shape in expected.items():
+        if state[key] is not None and tuple(state[key].shape) != shape:
+            return f"its {key} has shape {tuple(state[key].shape)}, not {shape}"
+    return None
 
 
 def model_from_plain(plain: dict[str, Any], device: torch.device) -> GaussianModel:

@@ -159,6 +159,11 @@ class Expectation:
     probe: Tensor
     absolute: Tensor
 
+    @functools.cached_property
+    def whole_gradients(self) -> dict[str, Tensor | None]:
+        """Of `linear_loss` of all images where no pixel is cut."""
+        return self.gradients(list(self.images), torch.ones(*self.size[::-1], 1, dtype=torch.bool))
+
     def gradients(self, names: list[str], counts: Tensor) -> dict[str, Tensor | None]:
         """Of `linear_loss`."""
         targets = self.leaves | {"probe": self.probe, "absgrad": self.absolute}
@@ -205,7 +210,10 @@ def compare(
     found = {name: leaf.grad for name, leaf in variables.items()}
     found["probe"] = output.screen.probe.grad
     found["absgrad"] = output.screen.gradient if options.absgrad else None
-    check_gradients(found, expected.gradients(names, ~cut))
+    is_whole = only is None and not cut.any()
+    check_gradients(
+        found, expected.whole_gradients if is_whole else expected.gradients(names, ~cut)
+    )
 
 
 def check_gradients(found: dict[str, Tensor | None], wanted: dict[str, Tensor | None]) -> None:
@@ -220,9 +228,15 @@ def check_gradients(found: dict[str, Tensor | None], wanted: dict[str, Tensor | 
     assert_grads_agree(actual, expected)
 
 
+@functools.cache
+def random_expectation() -> Expectation:
+    """Shared like the adversarial ones."""
+    return expectation(random_scene(200, 1, "surfel"), EVERYTHING)
+
+
 @pytest.mark.parametrize("isa", instruction_sets())
 def test_images_and_gradients_equal_the_reference_on_every_instruction_set(isa: str) -> None:
-    compare(expectation(random_scene(300, 1, "surfel"), EVERYTHING), EVERYTHING, load_or_skip(isa))
+    compare(random_expectation(), EVERYTHING, load_or_skip(isa))
 
 
 @pytest.mark.parametrize("isa", instruction_sets())
@@ -232,9 +246,9 @@ def test_adversarial_scenes_equal_the_reference(name: str, isa: str) -> None:
     compare(adversarial(name), EVERYTHING, load_or_skip(isa), max_cut_pixels=2)
 
 
-@pytest.mark.parametrize("channels", [0, 1, 5, 12, 17, 40])
+@pytest.mark.parametrize("channels", [0, 5, 12, 40])
 def test_any_number_of_channels_equals_the_reference(channels: int, library: NativeLibrary) -> None:
-    scene = random_scene(150, channels, "surfel", 40, 23, channels, has_background=channels > 0)
+    scene = random_scene(80, channels, "surfel", 40, 23, channels, has_background=channels > 0)
     for options in (EVERYTHING, RasterOptions()):
         compare(expectation(scene, options), options, library)
 
@@ -245,8 +259,7 @@ def test_any_number_of_channels_equals_the_reference(channels: int, library: Nat
 def test_gradients_of_each_image_alone_equal_the_reference(
     image: str, library: NativeLibrary
 ) -> None:
-    expected = expectation(random_scene(200, 5, "surfel"), EVERYTHING)
-    compare(expected, EVERYTHING, library, only=[image])
+    compare(random_expectation(), EVERYTHING, library, only=[image])
 
 
 def test_outputs_that_nobody_asked_for_are_none(library: NativeLibrary) -> None:
@@ -329,18 +342,18 @@ def test_the_low_pass_shows_a_surfel_that_is_seen_edge_on(library: NativeLibrary
     assert output.alpha[8, 9, 0].item() == pytest.approx(0.5 * torch.tensor(-1.0).exp().item())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_culling_of_blocks_loses_no_contribution(seed: int, library: NativeLibrary) -> None:
     """Grazing, thin and large surfels: what the block test drops would show as wrong alpha."""
-    scene = random_scene(120, 40 + seed, "surfel", 64, 64)
+    scene = random_scene(100, 40 + seed, "surfel", 48, 48)
     generator = torch.Generator().manual_seed(seed)
-    stretch = torch.exp(1.5 * torch.randn(120, 3, generator=generator))
+    stretch = torch.exp(1.5 * torch.randn(100, 3, generator=generator))
     gaussians = scene.gaussians
     scene = scene.with_leaves(scene.leaves() | {"scales": gaussians.scales * stretch})
     compare(expectation(scene, EVERYTHING), EVERYTHING, library, max_cut_pixels=8)
 
 
-@pytest.mark.parametrize("name", [*ADVERSARIAL, "random 12", "random 20", "random 21"])
+@pytest.mark.parametrize("name", [*ADVERSARIAL, "random 20"])
 def test_the_whole_backend_equals_the_reference_backend(name: str, library: NativeLibrary) -> None:
     """From Gaussians to images and back; some of these are lost if ray transforms are float32."""
     if name.startswith("random"):

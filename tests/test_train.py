@@ -138,36 +138,33 @@ def test_a_torn_checkpoint_is_passed_over_on_resume(small: TrainSettings) -> Non
     assert finished.step == 10
 
 
-def test_killing_a_training_leaves_a_usable_checkpoint(tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def endless_training(run: Path, checkpoint_every: int) -> subprocess.Popen[str]:
+    """A training in a process of its own that goes on until it is stopped."""
     words = [
         "train", "--data", str(ROOT / "assets" / "demo"), "--output", str(run),
-        "--downscale", "8", "--steps", "100000", "--checkpoint-every", "1",
+        "--downscale", "8", "--steps", "100000", "--checkpoint-every", str(checkpoint_every),
         "--eval-every", "0", "--init.num-points", "300", "--densify.strategy", "none",
     ]  # fmt: skip
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "splatir.commands.main", *words],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def test_killing_a_training_leaves_a_usable_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = endless_training(run, checkpoint_every=1)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and len(list(run.glob("checkpoints/step_*.pt"))) < 2:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert load_run(run, torch.device("cpu")).step >= 1
 
 
 def test_interrupting_saves_the_present_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = [
-        "train", "--data", str(ROOT / "assets" / "demo"), "--output", str(run),
-        "--downscale", "8", "--steps", "100000", "--checkpoint-every", "0",
-        "--eval-every", "0", "--init.num-points", "300", "--densify.strategy", "none",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "splatir.commands.main", *words],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = endless_training(run, checkpoint_every=0)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (run / "metrics.jsonl").is_file():
         time.sleep(0.05)

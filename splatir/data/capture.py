@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.data.dataset import DatasetKind, Distortion, SparsePoints
+from splatir.maths.frames import invert_rigid
 
 # Departure of R^T R from the identity that rounding in text files explains (six digits or more).
 _RIGID_TOLERANCE = 1e-2
@@ -143,6 +144,21 @@ def checked_pose(T: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]
     rigid[:3, :3] = U @ Vh
     rigid[:3, 3] = T[:3, 3]
     return rigid
+
+
+def pose_from_opengl(T_input_camera: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]:
+    """T_camera_input with OpenCV axes from a camera-to-world matrix with OpenGL's (and Blender's).
+
+    Args:
+        T_input_camera: 3x4 or 4x4; the camera has y up and looks along -z.
+        where: File and image, for messages.
+
+    Raises:
+        ValueError: As `checked_pose`.
+    """
+    rigid = checked_pose(T_input_camera, where)
+    rigid[:, 1:3] *= -1.0
+    return invert_rigid(rigid)
 
 
 def sparse_points(

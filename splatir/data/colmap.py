@@ -17,7 +17,7 @@ from splatir.data.capture import (
 )
 from splatir.data.colmap_check import check_model
 from splatir.data.dataset import DataSettings, SparsePoints
-from splatir.data.image_files import find_image, find_mask
+from splatir.data.image_files import chosen_folder, find_image, find_mask
 from splatir.data.lens import check_lens, lens_from_colmap
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
@@ -148,10 +148,7 @@ def _read_model(folder: Path) -> tuple[pycolmap.Reconstruction, list[pycolmap.Im
 def _image_folder(root: Path, model: Path, names: list[str], settings: DataSettings) -> Path:
     """The candidate folder that holds most of the images."""
     if settings.images is not None:
-        folder = root / settings.images
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no image folder {folder} (--images).")
-        return folder
+        return chosen_folder(root, settings.images, "--images")
     # From the model's own folder the capture lies one or two levels up.
     above = [model / "..", model / "../.."] if model.resolve() == root.resolve() else []
     bases = [root, root / "colmap", *above]
@@ -164,10 +161,7 @@ def _image_folder(root: Path, model: Path, names: list[str], settings: DataSetti
 
 def _mask_folder(root: Path, image_folder: Path, settings: DataSettings) -> Path | None:
     if settings.masks is not None:
-        folder = root / settings.masks
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no mask folder {folder} (--masks).")
-        return folder
+        return chosen_folder(root, settings.masks, "--masks")
     folder = image_folder.with_name("masks")
     return folder if folder.is_dir() else None
 

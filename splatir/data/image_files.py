@@ -32,6 +32,23 @@ def image_size(path: Path) -> tuple[int, int]:
         ) from error
 
 
+def chosen_folder(root: Path, name: str, flag: str) -> Path:
+    """The folder below `root` that a setting names.
+
+    Args:
+        root: The data folder.
+        name: Value of the setting.
+        flag: Its flag, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    folder = root / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}, which {flag} names. Give one that exists.")
+    return folder
+
+
 def find_image(folder: Path, name: str) -> Path | None:
     """The file called `name` below `folder`, else one of the same stem with another extension."""
     path = folder / name

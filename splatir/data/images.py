@@ -14,6 +14,7 @@ from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
 from splatir.data.dataset import Dataset, View
 from splatir.data.resample import area_average, check_matches_camera, resize, undistort
+from splatir.maths.colour import srgb_from_linear
 
 # Weight of uncovered pixels in alpha-weighted means: keeps their colour defined, moves covered
 # ones by less than 1e-3 of an 8-bit step.
@@ -36,6 +37,11 @@ class Photo:
     alpha: Float[Tensor, "h w 1"] | None
     encoding: Literal["srgb", "linear"]
     bits: Literal[8, 16, 32]
+
+    @property
+    def rgb_srgb(self) -> Float[Tensor, "h w 3"]:
+        """Straight display values in [0, 1]; what is brighter than white is clipped."""
+        return self.rgb if self.encoding == "srgb" else srgb_from_linear(self.rgb.clamp(0.0, 1.0))
 
 
 def load_photo(view: View) -> Photo:

@@ -1,5 +1,7 @@
 """Which pinhole camera does a lens model become once its distortion is undone?"""
 
+import math
+
 import numpy as np
 import pycolmap
 import torch
@@ -71,6 +73,22 @@ def check_lens(lens: Distortion, where: str) -> None:
             f"{where}: the focal length must be positive, got {camera.focal_length_x} and "
             f"{camera.focal_length_y}."
         )
+
+
+def focal_length(angle: float, pixels: int, where: str) -> float:
+    """Focal length in pixels of a field of view.
+
+    Args:
+        angle: Full field of view, radians.
+        pixels: Image size along it.
+        where: File and key, for messages.
+
+    Raises:
+        ValueError: The angle does not lie between 0 and pi.
+    """
+    if not 0.0 < angle < math.pi:
+        raise ValueError(f"{where} must lie between 0 and pi, got {angle}.")
+    return 0.5 * pixels / math.tan(0.5 * angle)
 
 
 def is_pinhole(lens: Distortion) -> bool:

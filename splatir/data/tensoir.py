@@ -1,16 +1,14 @@
 """TensoIR-synthetic folders: one subfolder per view with metadata.json and rgba*.png."""
 
-import math
 from pathlib import Path
 
 import torch
 
-from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, checked_pose
+from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, pose_from_opengl
 from splatir.data.dataset import DataSettings, Distortion
 from splatir.data.image_files import has_alpha_channel
-from splatir.data.lens import check_lens
+from splatir.data.lens import check_lens, focal_length
 from splatir.data.transforms_file import read_json
-from splatir.maths.frames import invert_rigid
 
 
 def is_tensoir(root: Path) -> bool:
@@ -95,18 +93,13 @@ def _captured_image(folder: Path, image_path: Path) -> CapturedImage:
         raise ValueError(
             f"{path}: cam_transform_mat must be 16 numbers with commas, got {len(numbers)}."
         )
-    if not 0.0 < angle < math.pi:
-        raise ValueError(f"{path}: cam_angle_x must lie between 0 and pi, got {angle}.")
-    focal = 0.5 * width / math.tan(0.5 * angle)
+    focal = focal_length(angle, width, f"{path}: cam_angle_x")
     lens = Distortion("PINHOLE", (focal, focal, width / 2.0, height / 2.0), width, height)
     check_lens(lens, str(path))
     matrix = torch.tensor(numbers, dtype=torch.float64).reshape(4, 4)
-    T_input_camera = checked_pose(matrix, str(path))
-    # Blender's cameras have y up and look along -z.
-    T_input_camera[:, 1:3] *= -1.0
     return CapturedImage(
         name=f"{folder.name}.png",
         image_path=image_path,
         lens=lens,
-        T_camera_input=invert_rigid(T_input_camera),
+        T_camera_input=pose_from_opengl(matrix, str(path)),
     )

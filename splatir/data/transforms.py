@@ -14,7 +14,13 @@ from plyfile import PlyData, PlyParseError
 
 from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, sparse_points
 from splatir.data.dataset import DataSettings, SparsePoints
-from splatir.data.image_files import find_image, find_mask, has_alpha_channel, image_size
+from splatir.data.image_files import (
+    chosen_folder,
+    find_image,
+    find_mask,
+    has_alpha_channel,
+    image_size,
+)
 from splatir.data.transforms_file import TransformsFile, read_transforms_file
 
 
@@ -94,10 +100,7 @@ def read_nerf_synthetic(root: Path, settings: DataSettings) -> Capture:
 def _common_folder(root: Path, file: TransformsFile, settings: DataSettings) -> Path | None:
     """The folder that all images are in, such as root/images, or None."""
     if settings.images is not None:
-        folder = root / settings.images
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no image folder {folder} (--images).")
-        return folder
+        return chosen_folder(root, settings.images, "--images")
     firsts = {_parts(frame["file_path"])[:-1][:1] for frame in file.frames}
     first = firsts.pop() if len(firsts) == 1 else ()
     return root / first[0] if first and (root / first[0]).is_dir() else None
@@ -159,10 +162,7 @@ def _mask(
 ) -> Path | None:
     """The frame's own mask, else one in `masks` beside the images or in `<folder>_mask`."""
     if settings.masks is not None:
-        folder = root / settings.masks
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no mask folder {folder} (--masks).")
-        return find_mask(folder, name)
+        return find_mask(chosen_folder(root, settings.masks, "--masks"), name)
     listed = frame.get("mask_path")
     if isinstance(listed, str):
         path = root / Path(*_parts(listed))

@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.data.capture import checked_pose
+from splatir.data.capture import pose_from_opengl
 from splatir.data.dataset import Distortion
-from splatir.data.lens import check_lens
-from splatir.maths.frames import invert_rigid
+from splatir.data.lens import check_lens, focal_length
 
 _INTRINSICS = (
     "fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2", "k3", "k4", "p1", "p2",
@@ -57,10 +56,7 @@ class TransformsFile:
             raise ValueError(f"{where}: transform_matrix is not a 4x4 table ({error}).") from error
         if matrix.ndim != 2 or matrix.shape[1] != 4:
             raise ValueError(f"{where}: transform_matrix is not 4x4 but {tuple(matrix.shape)}.")
-        T_input_camera = checked_pose(matrix, where)
-        # OpenGL cameras have y up and look along -z.
-        T_input_camera[:, 1:3] *= -1.0
-        return invert_rigid(T_input_camera)
+        return pose_from_opengl(matrix, where)
 
     def lens(self, frame: dict[str, Any], size: tuple[int, int]) -> Distortion:
         """Camera of a frame.
@@ -111,11 +107,7 @@ class TransformsFile:
             focal[axis] = self._number(frame, f"fl_{axis}", math.nan)
             angle = self._number(frame, f"camera_angle_{axis}", math.nan)
             if math.isnan(focal[axis]) and not math.isnan(angle):
-                if not 0.0 < angle < math.pi:
-                    raise ValueError(
-                        f"{where}: camera_angle_{axis} must lie between 0 and pi, got {angle}."
-                    )
-                focal[axis] = 0.5 * pixels / math.tan(0.5 * angle)
+                focal[axis] = focal_length(angle, pixels, f"{where}: camera_angle_{axis}")
         fx = focal["y"] if math.isnan(focal["x"]) else focal["x"]
         # Square pixels where the vertical focal length is not said.
         fy = fx if math.isnan(focal["y"]) else focal["y"]

@@ -11,7 +11,6 @@ from splatir.data.cache import PhotoCache
 from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
-from splatir.maths.colour import srgb_from_linear
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
 from splatir.render.radiance import render_radiance
 from splatir.scene.gaussians import GaussianModel
@@ -105,10 +104,9 @@ def render_view(
     if photo.alpha is not None:
         background = torch.ones(3, device=device)
     image = render_radiance(model, view.camera.to(device), rasterizer, background, options=options)
-    rgb = photo.rgb if photo.encoding == "srgb" else srgb_from_linear(photo.rgb.clamp(0.0, 1.0))
     alpha = None if photo.alpha is None else photo.alpha[..., 0]
     rendered = image.rgb_srgb.clamp(0.0, 1.0).cpu()
-    photo_on_white = on_white(rgb, alpha)
+    photo_on_white = on_white(photo.rgb_srgb, alpha)
     # Both pictures are composited already: only the foreground still needs the photo's alpha.
     scores = score_image(rendered, photo_on_white)
     if alpha is not None and bool((alpha > 0.5).any()):

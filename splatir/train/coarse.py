@@ -1,9 +1,9 @@
 """Photos at reduced size, for the first part of a training."""
 
 import torch
-from torch import Tensor
 
 from splatir.data.images import Photo
+from splatir.data.resample import area_average
 from splatir.scene.camera import Camera
 
 
@@ -25,16 +25,10 @@ def reduced_photo(camera: Camera, photo: Photo, divisor: int) -> tuple[Camera, P
     small = Camera(camera.K * scale, camera.T_camera_world, width, height)
     crop = (slice(0, height * divisor), slice(0, width * divisor))
     if photo.alpha is None:
-        rgb = _block_means(photo.rgb[crop], divisor)
+        rgb = area_average(photo.rgb[crop], width, height)
         return small, Photo(rgb, None, photo.encoding, photo.bits)
     alpha = photo.alpha[crop]
-    mean_alpha = _block_means(alpha, divisor)
-    weighted = _block_means(photo.rgb[crop] * alpha, divisor)
+    mean_alpha = area_average(alpha, width, height)
+    weighted = area_average(photo.rgb[crop] * alpha, width, height)
     rgb = torch.where(mean_alpha > 0, weighted / mean_alpha.clamp_min(1e-6), weighted)
     return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits)
-
-
-def _block_means(image: Tensor, divisor: int) -> Tensor:
-    height, width, channels = image.shape
-    blocks = image.reshape(height // divisor, divisor, width // divisor, divisor, channels)
-    return blocks.mean(dim=(1, 3))

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from splatir.data.images import Photo
-from splatir.maths.colour import srgb_from_linear
 from splatir.optim.densification import (
     GradientStatistics,
     Refinement,
@@ -125,9 +124,7 @@ def make_target(photo: Photo, background_srgb: Tensor) -> Target:
         photo: Pixels; linear ones are encoded.
         background_srgb: [3], sRGB.
     """
-    rgb = photo.rgb.to(background_srgb.device)
-    if photo.encoding == "linear":
-        rgb = srgb_from_linear(rgb.clamp(0.0, 1.0))
+    rgb = photo.rgb_srgb.to(background_srgb.device)
     if photo.alpha is None:
         return Target(rgb, None)
     alpha = photo.alpha.to(background_srgb.device)

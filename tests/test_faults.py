@@ -119,6 +119,11 @@ def one_image(root: Path) -> None:
     write_colmap(root, first)
 
 
+def one_place(root: Path) -> None:
+    same = SmallScene(SCENE.cameras[:1] * 6, SCENE.points, SCENE.colours_srgb)
+    write_colmap(root, same)
+
+
 def transforms(**changes: object) -> Change:
     return lambda root: write_transforms(root, SCENE, **changes)
 
@@ -233,6 +238,7 @@ CAPTURES: dict[str, tuple[Change, str]] = {
         r"sparse/0 holds no registered images.*Run COLMAP's mapper again",
     ),
     "one image only": (one_image, r"one image only.*frame_000\.png.*at least two"),
+    "all cameras at one place": (one_place, r"all 5 training cameras of .*capture stand at the"),
     "all images missing": (
         colmap(lambda m: shutil.rmtree(m.parents[1] / "images")),
         r"none of the 6 images of .*sparse/0 is in .*--images",

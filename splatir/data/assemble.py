@@ -17,6 +17,9 @@ from splatir.data.world_frame import similarity_from_cameras
 from splatir.maths.frames import transform_points
 from splatir.scene.camera import Camera
 
+# Camera positions that differ by less than this, in their own size or in units, are one place.
+_SAME_PLACE = 1e-9
+
 
 @dataclass(frozen=True)
 class _StoredImage:
@@ -34,6 +37,7 @@ def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
         ValueError: Wrong image or mask sizes, unreadable images, too few images.
     """
     train, test, split_warnings = split_images(capture.images, capture.split, settings.test_every)
+    _require_parallax(root, train)
     S_world_input = _world(capture, settings)
     remarks = Remarks()
     names = _view_names([*train, *test])
@@ -58,6 +62,19 @@ def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
         has_background=not (has_alpha or masked),
         warnings=(*capture.warnings, *split_warnings, *remarks.sentences()),
     )
+
+
+def _require_parallax(root: Path, images: Sequence[CapturedImage]) -> None:
+    """Refuse photos from one place: nothing tells depth, and lengths have no unit."""
+    poses = torch.stack([image.T_camera_input for image in images])
+    positions = -(poses[:, :3, :3].mT @ poses[:, :3, 3:])[..., 0]
+    spread = float((positions - positions[0]).abs().max())
+    if spread <= _SAME_PLACE * max(1.0, float(positions.abs().max())):
+        raise ValueError(
+            f"all {len(images)} training cameras of {root} stand at the same place "
+            f"{positions[0].tolist()}. Geometry needs photographs from different places; are the "
+            "poses' translations missing?"
+        )
 
 
 def _world(capture: Capture, settings: DataSettings) -> Float[Tensor, "4 4"]:

@@ -159,7 +159,10 @@ def read_scene(path: Path, primitive: Primitive) -> BenchScene:
                 raise ValueError("it holds a single array")
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable .npz scene: {error}") from error
+        raise ValueError(
+            f"{path} is not a readable .npz scene of plain arrays. "
+            f"Write it with numpy.savez: {', '.join(_SCENE_ARRAYS)}."
+        ) from error
     missing = [name for name in _SCENE_ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(_SCENE_ARRAYS)}.")

@@ -121,7 +121,7 @@ def _render(
     options = RasterOptions(
         depth=True,
         normals=finished.model.primitive == "surfel",
-        antialiased=finished.settings.antialiased and finished.model.primitive == "ellipsoid",
+        antialiased=finished.settings.uses_antialiasing,
     )
     return render_view(
         finished.model,

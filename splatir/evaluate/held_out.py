@@ -59,6 +59,7 @@ def score_views(
     photos: PhotoCache,
     rasterizer: RasterBackend,
     background_srgb: Float[Tensor, " 3"] | None,
+    options: RasterOptions = RasterOptions(),
 ) -> HeldOutScores:
     """Render and score every view.
 
@@ -68,11 +69,14 @@ def score_views(
         photos: Pixels of the views, in their order.
         rasterizer: Backend.
         background_srgb: Behind views whose photo has no alpha; None is black.
+        options: As in training.
     """
     scores = []
     for index in range(len(views)):
         photos.prefetch(min(index + 1, len(views) - 1))
-        rendered = render_view(model, views[index], photos[index], rasterizer, background_srgb)
+        rendered = render_view(
+            model, views[index], photos[index], rasterizer, background_srgb, options
+        )
         scores.append(rendered.scores)
     return HeldOutScores(tuple(view.name for view in views), tuple(scores))
 

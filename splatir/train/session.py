@@ -15,7 +15,7 @@ from splatir.data.images import Photo, mask_polarity_warning, photo_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
 from splatir.messages import error_message, one_line
-from splatir.raster.contract import RasterBackend
+from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
 from splatir.settings import to_plain
@@ -214,7 +214,7 @@ class _Session:
                 self.settings.rates,
                 self.dataset.extent,
                 self._background(),
-                self.settings.antialiased,
+                self.settings.uses_antialiasing,
                 self.settings.seed,
             )
             self._run_stage(stage, context)
@@ -303,6 +303,7 @@ class _Session:
             self.held_out,
             self.backend,
             None if self.state.background is None else self.state.background.detach(),
+            RasterOptions(antialiased=self.settings.uses_antialiasing),
         )
         mean = scores.mean
         self.run.append_metrics(

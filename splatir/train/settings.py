@@ -95,6 +95,11 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     densify: DensificationSettings = field(default_factory=DensificationSettings)
 
+    @property
+    def uses_antialiasing(self) -> bool:
+        """Whether opacity is scaled by the blurred area: surfels have no such blur."""
+        return self.antialiased and self.primitive == "ellipsoid"
+
     def __post_init__(self) -> None:
         """Refuse values that no training can follow.
 

@@ -42,7 +42,7 @@ class StepContext:
         rates: Learning rates.
         extent: Radius of the scene, scene units.
         background: How the background is chosen; never "auto".
-        antialiased: As in the settings.
+        antialiased: Scale opacity by the blurred area; False for surfels.
         seed: Of everything random.
     """
 
@@ -149,7 +149,7 @@ def _options(model: GaussianModel, context: StepContext, progress: float) -> Ras
         depth=normals or distortion,
         normals=normals,
         distortion=distortion,
-        antialiased=context.antialiased and model.primitive == "ellipsoid",
+        antialiased=context.antialiased,
         absgrad=context.stage.densify.absgrad,
     )
 

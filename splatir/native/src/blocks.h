@@ -12,7 +12,7 @@ namespace splatir {
 
 // Lane l of a block is pixel (l % 4, l / 4); block b of a tile has its corner at 4 (b % 4, b / 4).
 struct BlockGeometry {
-  int64_t x, y;        // First pixel of the block.
+  int64_t x, y;           // First pixel of the block.
   int64_t columns, rows;  // Pixels inside the image, at most 4 each, <= 0 outside.
 
   BlockGeometry(int64_t tile_x, int64_t tile_y, int block, int64_t width, int64_t height)
@@ -30,10 +30,10 @@ struct BlockGeometry {
 };
 
 // Per lane: pixel centres relative to the block's first pixel's corner.
-alignas(64) inline constexpr float kLaneX[kLanes] = {0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f,
-                                                     0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f};
-alignas(64) inline constexpr float kLaneY[kLanes] = {0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f,
-                                                     2.5f, 2.5f, 2.5f, 2.5f, 3.5f, 3.5f, 3.5f, 3.5f};
+alignas(64) inline constexpr float kLaneX[kLanes] = {
+    0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f};
+alignas(64) inline constexpr float kLaneY[kLanes] = {
+    0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f, 2.5f, 2.5f, 2.5f, 2.5f, 3.5f, 3.5f, 3.5f, 3.5f};
 // Per block of a tile: its first pixel's centre relative to the tile's corner.
 alignas(64) inline constexpr float kBlockX[kLanes] = {0.5f, 4.5f, 8.5f, 12.5f, 0.5f, 4.5f,
                                                       8.5f, 12.5f, 0.5f, 4.5f, 8.5f, 12.5f,

@@ -138,7 +138,8 @@ SPLATIR_EXPORT int64_t splatir_ellipsoids_forward(
     context->has_median = median_image != nullptr;
     context->channels = Channels(num_features, depth_image != nullptr || context->has_median);
     prepare_ellipses(*context, num_threads, inputs);
-    if (context->bins.build(num_threads, num_splats, depths, context->rects.data(), width, height)) {
+    const TileRect* rects = context->rects.data();
+    if (context->bins.build(num_threads, num_splats, depths, rects, width, height)) {
       draw_ellipsoids(*context, num_threads, inputs,
                       {feature_image, alpha_image, depth_image, median_image, transmittance_image});
       return reinterpret_cast<int64_t>(context);

@@ -1,15 +1,16 @@
 // What the forward pass of the ellipsoid rasteriser leaves for its backward pass.
 //
 // An ellipsoid's image is an ellipse: alpha = opacity exp(-sigma) with
-// sigma = (along (dx + slope dy)^2 + across dy^2) / 2 and (dx, dy) = pixel - mean. Against the
-// entries (a, b, c) of the conic, sigma = (a dx^2 + c dy^2) / 2 + b dx dy, this sum of squares takes
-// one operation less, is never negative, and does not cancel for needles.
+// sigma = (along (dx + slope dy)^2 + across dy^2) / 2 and (dx, dy) = pixel - mean. Compared with
+// the entries (a, b, c) of the conic, sigma = (a dx^2 + c dy^2) / 2 + b dx dy, this sum of squares
+// takes one operation less, is never negative, and does not cancel for needles.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 #include "blocks.h"
 #include "buffers.h"
+#include "channels.h"
 #include "simd.h"
 #include "tiles.h"
 
@@ -26,46 +27,22 @@ constexpr float kLn2 = 0.69314718f;
 struct Ellipse {
   float mean_x, mean_y;
   float minus_along, minus_across;
-  float slope;          // -slope dy is the dx that is nearest the centre on row dy.
-  float column_slope;   // The same for columns.
+  float slope;         // -slope dy is the dx that is nearest the centre on row dy.
+  float column_slope;  // The same for columns.
   float opacity;
-  float reach;          // A block matters if q <= reach somewhere in it; a little generous.
-};
-
-// Channels of a tile-local row: features, then depth where it is composited, then zeros.
-struct Channels {
-  int64_t features = 0;
-  bool has_depth = false;
-  int64_t padded = 0;  // Multiple of 4, at least 4.
-
-  Channels() = default;
-  Channels(int64_t num_features, bool with_depth)
-      : features(num_features), has_depth(with_depth), padded(pad(num_features + with_depth)) {}
-
-  // Widths of the passes over channels that make up `padded`: sixteens, then an 8 or a 4.
-  static int64_t next_width(int64_t remaining) {
-    return remaining > 8 ? 16 : remaining > 4 ? 8 : 4;
-  }
-
- private:
-  static int64_t pad(int64_t count) {
-    int64_t total = 0;
-    do total += next_width(count - total);
-    while (total < count);
-    return total;
-  }
+  float reach;  // A block matters if q <= reach somewhere in it; a little generous.
 };
 
 // Copies of a tile's splats in depth order, and per-tile work space of one thread.
 struct TileSplats {
   Buffer<Ellipse> ellipses;
-  Buffer<float> rows;        // [splat][padded channels]
-  Buffer<uint16_t> blocks;   // Blocks of the tile that each splat reaches.
-  Buffer<uint32_t> in_block; // Splats that reach the current block.
-  Buffer<float> weights;     // [entry][lane] of the current block.
-  Buffer<float> alphas;      // Likewise, backward only.
-  Buffer<float> projections; // Likewise: gradient of the image along the splat's channels.
-  Buffer<float> gradients;   // Image gradients of a block, by pixel and then by channel.
+  Buffer<float> rows;         // [splat][padded channels]
+  Buffer<uint16_t> blocks;    // Blocks of the tile that each splat reaches.
+  Buffer<uint32_t> in_block;  // Splats that reach the current block.
+  Buffer<float> weights;      // [entry][lane] of the current block.
+  Buffer<float> alphas;       // Likewise, backward only.
+  Buffer<float> projections;  // Likewise: gradient of the image along the splat's channels.
+  Buffer<float> gradients;    // Image gradients of a block, by pixel and then by channel.
 };
 
 struct EllipsoidContext {
@@ -84,8 +61,8 @@ struct EllipsoidContext {
 
 constexpr uint32_t kNoPair = UINT32_MAX;
 
-// One image's splats: means2d [n, 2], factors [n, 3], opacities, depths [n], radii [n, 2],
-// features [n, channels] and background [channels], which may be null.
+// One image's splats: means2d [n, 2], factors (along, slope, across) [n, 3], opacities [n],
+// depths [n], radii [n, 2], features [n, channels]; background [channels] may be null.
 struct EllipsoidInputs {
   const float *means2d, *factors, *opacities, *depths;
   const int32_t* radii;
@@ -119,8 +96,8 @@ void draw_ellipsoids(EllipsoidContext& context, int64_t num_threads, const Ellip
 // Work space of a backward pass, apart from the context so that this can be replayed.
 struct EllipsoidScratch {
   std::vector<TileSplats> threads;
-  Buffer<float> partials;      // [used pair][padded channels + kMoments]
-  Buffer<uint64_t> row_begin;  // Per tile: its first row in `partials`.
+  // [pair][padded channels + kMoments]; rows of pairs that did not contribute are never touched.
+  Buffer<float> partials;
 };
 
 // Throws std::bad_alloc.

@@ -21,7 +21,7 @@ constexpr int kGroup = kEntryGroup;
 // Sums of d loss / d sigma times 1, l, dy, l^2, l dy, dy^2 with l = dx + slope dy, and absolute
 // screen gradients x, y.
 constexpr int kMoments = 8;
-constexpr int64_t kPrefetchAhead = 8;
+constexpr uint32_t kPrefetchAhead = 24;
 
 // A row vector of `kWidth` channels in as few registers as this instruction set has them.
 template <int kWidth>
@@ -66,7 +66,7 @@ struct RowVector<16> {
 struct BlockGradients {
   float* by_pixel;    // [lane][padded channels]
   float* by_channel;  // [padded channels][lane]
-  Floats behind_all;  // d loss / d (transmittance behind the last splat)
+  Floats behind_all;  // d loss / d (transmittance behind the last splat).
 };
 
 class Backward {
@@ -82,7 +82,7 @@ class Backward {
     if (used == 0) return;
     TileSplats& local = scratch_.threads[thread];
     gather_tile(context_, tile, used, inputs_, local);
-    float* partials = scratch_.partials.data() + scratch_.row_begin[tile] * row_width_;
+    float* partials = row_of_pair(context_.bins.tile_begin[tile]);
     std::memset(partials, 0, used * row_width_ * sizeof(float));
     for (int b = 0; b < kBlocksPerTile; ++b) {
       const int64_t index = tile * kBlocksPerTile + b;
@@ -91,9 +91,9 @@ class Backward {
       const BlockGeometry block(tile % context_.bins.tiles_x, tile / context_.bins.tiles_x, b,
                                 context_.width, context_.height);
       const BlockEntry* entries = context_.lists.entries(index);
-      local.weights.reserve(count * kLanes);
-      local.alphas.reserve(count * kLanes);
-      local.projections.reserve(count * kLanes);
+      local.weights.reserve(count * size_t{kLanes});
+      local.alphas.reserve(count * size_t{kLanes});
+      local.projections.reserve(count * size_t{kLanes});
       const BlockGradients v = read_gradients(block, local);
       replay(local, block, entries, count, v);
       walk_back<kAbsolute>(local, block, entries, count, v, partials);
@@ -113,10 +113,14 @@ class Backward {
   void add_median(const BlockGeometry& block, int64_t index, float* partials) const;
   void write_gradients(int64_t splat, const float* sums, const EllipsoidGradients& out) const;
 
-  const float* row_of_pair(int64_t tile, uint32_t position) const {
-    const uint32_t pair = position - context_.bins.tile_begin[tile];
-    if (pair >= context_.tile_used[tile]) return nullptr;
-    return scratch_.partials.data() + (scratch_.row_begin[tile] + pair) * row_width_;
+  float* row_of_pair(uint64_t position) const {
+    return scratch_.partials.data() + position * row_width_;
+  }
+
+  // The rows of one splat lie far apart: without this, adding them takes longer than making them.
+  void prefetch_row(uint32_t position) const {
+    const float* row = row_of_pair(position);
+    for (int64_t c = 0; c < row_width_; c += 16) __builtin_prefetch(row + c);
   }
 
   const EllipsoidContext& context_;
@@ -127,26 +131,35 @@ class Backward {
 };
 
 BlockGradients Backward::read_gradients(const BlockGeometry& block, TileSplats& local) const {
-  const int64_t num_features = context_.channels.features;
+  const Channels& channels = context_.channels;
   float* by_pixel = local.gradients.reserve(2 * kLanes * stride_);
   float* by_channel = by_pixel + kLanes * stride_;
-  std::memset(by_pixel, 0, 2 * kLanes * stride_ * sizeof(float));
-  alignas(64) float behind[kLanes] = {};
+  alignas(64) float v_alpha[kLanes] = {};
+  if (block.rows < kBlockSize || block.columns < kBlockSize)
+    std::memset(by_pixel, 0, kLanes * stride_ * sizeof(float));
   for (int64_t y = 0; y < block.rows; ++y) {
     for (int64_t x = 0; x < block.columns; ++x) {
       const int64_t pixel = (block.y + y) * context_.width + block.x + x, lane = 4 * y + x;
-      const float* v = v_images_.features + pixel * num_features;
-      float* own = by_pixel + lane * stride_;
-      std::memcpy(own, v, num_features * sizeof(float));
-      if (v_images_.depth != nullptr) own[num_features] = v_images_.depth[pixel];
-      for (int64_t c = 0; c < num_features + context_.channels.has_depth; ++c)
-        by_channel[c * kLanes + lane] = own[c];
-      if (inputs_.background != nullptr)
-        for (int64_t c = 0; c < num_features; ++c) behind[lane] += inputs_.background[c] * v[c];
-      if (v_images_.alpha != nullptr) behind[lane] -= v_images_.alpha[pixel];
+      fill_row(channels, v_images_.features + pixel * channels.features,
+               v_images_.depth == nullptr ? nullptr : v_images_.depth + pixel,
+               by_pixel + lane * stride_);
+      if (v_images_.alpha != nullptr) v_alpha[lane] = v_images_.alpha[pixel];
     }
   }
-  return BlockGradients{by_pixel, by_channel, load(behind)};
+  for (int64_t c = 0; c < stride_; c += 4) {
+    for (int64_t lane = 0; lane < kLanes; lane += 4) {
+      Quad quads[4];
+      for (int i = 0; i < 4; ++i) quads[i] = load_quad(by_pixel + (lane + i) * stride_ + c);
+      transpose(quads);
+      for (int i = 0; i < 4; ++i) store_quad(by_channel + (c + i) * kLanes + lane, quads[i]);
+    }
+  }
+  // What lies behind all splats is the background, at the cost of alpha.
+  Floats behind_all = -load(v_alpha);
+  if (inputs_.background != nullptr)
+    for (int64_t c = 0; c < channels.features; ++c)
+      behind_all += Floats(inputs_.background[c]) * load(by_channel + c * kLanes);
+  return BlockGradients{by_pixel, by_channel, behind_all};
 }
 
 void Backward::replay(TileSplats& local, const BlockGeometry& block, const BlockEntry* entries,
@@ -305,23 +318,21 @@ void Backward::add_median(const BlockGeometry& block, int64_t index, float* part
 
 void Backward::sum_rows(int64_t begin, int64_t end, const EllipsoidGradients& out) {
   const TileBins& bins = context_.bins;
-  const TileRect* rects = context_.rects.data();
+  const uint32_t* positions = bins.pair_of_splat.data();
+  const uint32_t num_pairs = bins.num_pairs();
   Buffer<float> totals;
   float* sums = totals.reserve(row_width_);
   for (int64_t i = begin; i < end; ++i) {
-    if (i + kPrefetchAhead < end && rects[i + kPrefetchAhead].count() > 0) {
-      const TileRect& later = rects[i + kPrefetchAhead];
-      const float* row = row_of_pair(later.y0 * bins.tiles_x + later.x0,
-                                     bins.pair_of_splat[bins.splat_begin[i + kPrefetchAhead]]);
-      if (row != nullptr)
-        for (int64_t c = 0; c < row_width_; c += 16) __builtin_prefetch(row + c);
-    }
+    const TileRect rect = context_.rects[i];
+    uint32_t next = bins.splat_begin[i];
     std::memset(sums, 0, row_width_ * sizeof(float));
-    const uint32_t* position = bins.pair_of_splat.data() + bins.splat_begin[i];
-    for (int64_t y = rects[i].y0; y < rects[i].y1; ++y) {
-      for (int64_t x = rects[i].x0; x < rects[i].x1; ++x) {
-        const float* row = row_of_pair(y * bins.tiles_x + x, *position++);
-        if (row == nullptr) continue;
+    for (int64_t y = rect.y0; y < rect.y1; ++y) {
+      for (int64_t x = rect.x0; x < rect.x1; ++x, ++next) {
+        if (next + kPrefetchAhead < num_pairs) prefetch_row(positions[next + kPrefetchAhead]);
+        const int64_t tile = y * bins.tiles_x + x;
+        const uint32_t position = positions[next];
+        if (position - bins.tile_begin[tile] >= context_.tile_used[tile]) continue;
+        const float* row = row_of_pair(position);
         for (int64_t c = 0; c < row_width_; c += 4)
           store_quad(sums + c, load_quad(sums + c) + load_quad(row + c));
       }
@@ -360,12 +371,10 @@ void differentiate_ellipsoids(const EllipsoidContext& context, EllipsoidScratch&
                               const EllipsoidImageGradients& v_images,
                               const EllipsoidGradients& gradients) {
   const int64_t num_tiles = context.bins.num_tiles();
-  if (static_cast<int64_t>(scratch.threads.size()) < num_threads) scratch.threads.resize(num_threads);
-  uint64_t* row_begin = scratch.row_begin.reserve(num_tiles + 1);
-  row_begin[0] = 0;
-  for (int64_t tile = 0; tile < num_tiles; ++tile)
-    row_begin[tile + 1] = row_begin[tile] + context.tile_used[tile];
-  scratch.partials.reserve(row_begin[num_tiles] * (context.channels.padded + kMoments));
+  if (scratch.threads.size() < static_cast<size_t>(num_threads))
+    scratch.threads.resize(num_threads);
+  const uint64_t num_pairs = context.bins.num_pairs();
+  scratch.partials.reserve(num_pairs * (context.channels.padded + kMoments));
   Backward backward(context, scratch, inputs, v_images);
   MemoryGuard guard;
   parallel_tasks(num_threads, num_tiles, [&](int thread, int64_t tile) {

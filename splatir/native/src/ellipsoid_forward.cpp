@@ -8,7 +8,16 @@ namespace splatir {
 namespace {
 
 // Splats whose records are fetched before they are copied.
-constexpr uint32_t kPrefetchAhead = 12;
+constexpr uint32_t kPrefetchAhead = 16;
+
+// One block, the splats that may reach it, and where those that contribute are listed.
+struct BlockTask {
+  BlockGeometry block;
+  int64_t index;         // Of the block in the image.
+  uint32_t tile_begin;   // First pair of the tile.
+  uint32_t num_candidates;
+  BlockEntry* entries;
+};
 
 // What a block's pixels have after the last splat.
 struct BlockResult {
@@ -16,16 +25,6 @@ struct BlockResult {
   Ints median_pair;
   uint32_t num_entries;
 };
-
-// Copies one splat's channels into a padded row.
-SPLATIR_INLINE void copy_row(const Channels& channels, const float* features, float depth,
-                             float* row) {
-  int64_t c = 0;
-  for (; c + 4 <= channels.features; c += 4) store_quad(row + c, load_quad(features + c));
-  for (; c < channels.features; ++c) row[c] = features[c];
-  if (channels.has_depth) row[c++] = depth;
-  for (; c < channels.padded; ++c) row[c] = 0.0f;
-}
 
 // For each block of the tile, the least q over its pixel centres is compared with the reach.
 // Convexity puts that minimum at the centre if it is inside, else on one of the two nearest edges.
@@ -54,20 +53,19 @@ void find_blocks(int64_t tile_x, int64_t tile_y, uint32_t count, TileSplats& loc
 // Composites the candidates onto one block: `sums` are the first kWidth channels. Also lists the
 // splats that contributed and, for later passes over more channels, their weights.
 template <int kWidth, bool kMedian, bool kKeepWeights>
-SPLATIR_INLINE BlockResult composite(TileSplats& local, uint32_t num_candidates,
-                                     const BlockGeometry& block, int64_t stride,
-                                     BlockEntry* entries, Floats (&sums)[kWidth]) {
-  const Floats px = load(kLaneX) + Floats(static_cast<float>(block.x));
-  const Floats py = load(kLaneY) + Floats(static_cast<float>(block.y));
+SPLATIR_INLINE BlockResult composite(TileSplats& local, const BlockTask& task, int64_t stride,
+                                     Floats (&sums)[kWidth]) {
+  const Floats px = load(kLaneX) + Floats(static_cast<float>(task.block.x));
+  const Floats py = load(kLaneY) + Floats(static_cast<float>(task.block.y));
   const uint32_t* candidates = local.in_block.data();
   const Ellipse* ellipses = local.ellipses.data();
   const float* rows = local.rows.data();
-  Mask live = mask_from_bits(block.pixels_inside());
+  Mask live = mask_from_bits(task.block.pixels_inside());
   Floats transmittance(1.0f);
   Ints median(static_cast<int32_t>(kNoPair));
   uint32_t num_entries = 0;
   for (Floats& sum : sums) sum = Floats(0.0f);
-  for (uint32_t i = 0; i < num_candidates; ++i) {
+  for (uint32_t i = 0; i < task.num_candidates; ++i) {
     const uint32_t pair = candidates[i];
     const Ellipse& e = ellipses[pair];
     const float* row = rows + pair * stride;
@@ -89,10 +87,12 @@ SPLATIR_INLINE BlockResult composite(TileSplats& local, uint32_t num_candidates,
     }
     const uint32_t pixels = bits(hit);
     const Floats weight = alpha * transmittance;
-    if (kMedian)
-      median = select(hit & (Floats(0.5f) < transmittance), Ints(static_cast<int32_t>(pair)), median);
+    if (kMedian) {
+      const Mask above_half = hit & (Floats(0.5f) < transmittance);
+      median = select(above_half, Ints(static_cast<int32_t>(pair)), median);
+    }
     transmittance = next;
-    entries[num_entries] = BlockEntry{pair, pixels};
+    task.entries[num_entries] = BlockEntry{pair, pixels};
     if (kKeepWeights) store(local.weights.data() + num_entries * kLanes, weight);
     num_entries += pixels != 0;
     for (int c = 0; c < kWidth; ++c) sums[c] += weight * Floats(row[c]);
@@ -116,7 +116,9 @@ SPLATIR_INLINE void composite_more(const TileSplats& local, const BlockEntry* en
 class Forward {
  public:
   Forward(EllipsoidContext& context, const EllipsoidInputs& inputs, const EllipsoidImages& images)
-      : context_(context), inputs_(inputs), images_(images) {}
+      : context_(context), inputs_(inputs), images_(images),
+        draw_(context.has_median ? choose_draw<true>(context.channels.padded)
+                                 : choose_draw<false>(context.channels.padded)) {}
 
   void draw_tile(int thread, int64_t tile) {
     TileSplats& local = context_.scratch[thread];
@@ -126,54 +128,50 @@ class Forward {
     gather_tile(context_, tile, count, inputs_, local);
     local.blocks.reserve(count + kLanes);
     local.in_block.reserve(count + kLanes);
-    if (context_.channels.padded > 16) local.weights.reserve(count * kLanes);
+    if (context_.channels.padded > 16) local.weights.reserve(count * size_t{kLanes});
     find_blocks(tile_x, tile_y, count, local);
     uint32_t used = 0;
     for (int b = 0; b < kBlocksPerTile; ++b) {
       const BlockGeometry block(tile_x, tile_y, b, context_.width, context_.height);
       if (block.is_empty()) continue;
-      const uint32_t in_block =
+      const int64_t index = tile * kBlocksPerTile + b;
+      const uint32_t candidates =
           indices_with_bit(local.blocks.data(), count, b, local.in_block.data());
-      BlockEntry* entries = context_.lists.room(thread, in_block + 1);
-      const uint32_t listed = draw_block(local, block, tile * kBlocksPerTile + b, begin, in_block, entries);
-      context_.lists.finish(thread, tile * kBlocksPerTile + b, listed);
+      BlockEntry* entries = context_.lists.room(thread, candidates);
+      const uint32_t listed = (this->*draw_)(local, {block, index, begin, candidates, entries});
+      context_.lists.finish(thread, index, listed);
       if (listed > 0) used = std::max(used, entries[listed - 1].pair + 1);
     }
     context_.tile_used[tile] = used;
   }
 
  private:
-  uint32_t draw_block(TileSplats& local, const BlockGeometry& block, int64_t index,
-                      uint32_t tile_begin, uint32_t in_block, BlockEntry* entries) {
-    const int64_t stride = context_.channels.padded;
-    if (context_.has_median) {
-      if (stride > 16) return draw<16, true, true>(local, block, index, tile_begin, in_block, entries);
-      if (stride == 16) return draw<16, true, false>(local, block, index, tile_begin, in_block, entries);
-      if (stride == 8) return draw<8, true, false>(local, block, index, tile_begin, in_block, entries);
-      return draw<4, true, false>(local, block, index, tile_begin, in_block, entries);
-    }
-    if (stride > 16) return draw<16, false, true>(local, block, index, tile_begin, in_block, entries);
-    if (stride == 16) return draw<16, false, false>(local, block, index, tile_begin, in_block, entries);
-    if (stride == 8) return draw<8, false, false>(local, block, index, tile_begin, in_block, entries);
-    return draw<4, false, false>(local, block, index, tile_begin, in_block, entries);
+  using Draw = uint32_t (Forward::*)(TileSplats&, const BlockTask&);
+
+  template <bool kMedian>
+  static Draw choose_draw(int64_t padded_channels) {
+    if (padded_channels == 4) return &Forward::draw<4, kMedian, false>;
+    if (padded_channels == 8) return &Forward::draw<8, kMedian, false>;
+    if (padded_channels == 16) return &Forward::draw<16, kMedian, false>;
+    return &Forward::draw<16, kMedian, true>;
   }
 
+  // Returns the number of entries.
   template <int kWidth, bool kMedian, bool kKeepWeights>
-  __attribute__((noinline)) uint32_t draw(TileSplats& local, const BlockGeometry& block,
-                                          int64_t index, uint32_t tile_begin, uint32_t in_block,
-                                          BlockEntry* entries) {
+  uint32_t draw(TileSplats& local, const BlockTask& task) {
     const int64_t stride = context_.channels.padded;
     Floats sums[kWidth];
-    const BlockResult result = composite<kWidth, kMedian, kKeepWeights>(local, in_block, block, stride, entries, sums);
-    write_alpha(block, result.transmittance);
-    write_channels(block, result.transmittance, 0, sums);
-    if (kMedian) write_median(block, index, tile_begin, result.median_pair);
+    const BlockResult result =
+        composite<kWidth, kMedian, kKeepWeights>(local, task, stride, sums);
+    write_alpha(task.block, result.transmittance);
+    write_channels(task.block, result.transmittance, 0, sums);
+    if (kMedian) write_median(task, result.median_pair);
     if (kKeepWeights) {
       for (int64_t first = kWidth; first < stride;) {
         const int64_t width = Channels::next_width(stride - first);
-        if (width == 16) draw_more<16>(local, block, entries, result, first);
-        if (width == 8) draw_more<8>(local, block, entries, result, first);
-        if (width == 4) draw_more<4>(local, block, entries, result, first);
+        if (width == 16) draw_more<16>(local, task, result, first);
+        if (width == 8) draw_more<8>(local, task, result, first);
+        if (width == 4) draw_more<4>(local, task, result, first);
         first += width;
       }
     }
@@ -181,11 +179,11 @@ class Forward {
   }
 
   template <int kWidth>
-  void draw_more(const TileSplats& local, const BlockGeometry& block, const BlockEntry* entries,
-                 const BlockResult& result, int64_t first) {
+  void draw_more(const TileSplats& local, const BlockTask& task, const BlockResult& result,
+                 int64_t first) {
     Floats sums[kWidth];
-    composite_more(local, entries, result.num_entries, context_.channels.padded, first, sums);
-    write_channels(block, result.transmittance, first, sums);
+    composite_more(local, task.entries, result.num_entries, context_.channels.padded, first, sums);
+    write_channels(task.block, result.transmittance, first, sums);
   }
 
   void write_alpha(const BlockGeometry& block, Floats transmittance) {
@@ -203,35 +201,41 @@ class Forward {
   template <int kWidth>
   void write_channels(const BlockGeometry& block, Floats transmittance, int64_t first,
                       const Floats (&sums)[kWidth]) {
-    alignas(64) float lanes[kWidth][kLanes];
     const Channels& channels = context_.channels;
-    const int64_t num_features = std::min<int64_t>(kWidth, channels.features - first);
-    for (int c = 0; c < kWidth; ++c) {
-      Floats sum = sums[c];
-      if (inputs_.background != nullptr && c < num_features)
-        sum += transmittance * Floats(inputs_.background[first + c]);
-      store(lanes[c], sum);
-    }
     const int64_t depth = channels.has_depth ? channels.features - first : -1;
-    for (int64_t y = 0; y < block.rows; ++y) {
-      for (int64_t x = 0; x < block.columns; ++x) {
-        const int64_t pixel = (block.y + y) * context_.width + block.x + x, lane = 4 * y + x;
-        float* out = images_.features + pixel * channels.features + first;
-        for (int64_t c = 0; c < num_features; ++c) out[c] = lanes[c][lane];
-        if (images_.depth != nullptr && depth >= 0 && depth < kWidth)
-          images_.depth[pixel] = lanes[depth][lane];
+    for (int64_t c = 0; c < kWidth; c += 4) {
+      const int64_t num_features = std::min<int64_t>(4, channels.features - first - c);
+      Floats columns[4] = {sums[c], sums[c + 1], sums[c + 2], sums[c + 3]};
+      if (inputs_.background != nullptr)
+        for (int64_t i = 0; i < num_features; ++i)
+          columns[i] += transmittance * Floats(inputs_.background[first + c + i]);
+      // Pixel (x, y) then has its four channels at pixels[x][4 y].
+      transpose_quads(columns);
+      alignas(64) float pixels[4][kLanes];
+      for (int x = 0; x < 4; ++x) store(pixels[x], columns[x]);
+      const bool holds_depth = images_.depth != nullptr && depth >= c && depth < c + 4;
+      for (int64_t y = 0; y < block.rows; ++y) {
+        for (int64_t x = 0; x < block.columns; ++x) {
+          const int64_t pixel = (block.y + y) * context_.width + block.x + x;
+          const float* from = pixels[x] + 4 * y;
+          store_some(images_.features + pixel * channels.features + first + c, load_quad(from),
+                     num_features);
+          if (holds_depth) images_.depth[pixel] = from[depth - c];
+        }
       }
     }
   }
 
-  void write_median(const BlockGeometry& block, int64_t index, uint32_t tile_begin, Ints median) {
-    uint32_t* pairs = &context_.median_pair[index * kLanes];
+  void write_median(const BlockTask& task, Ints median) {
+    const BlockGeometry& block = task.block;
+    uint32_t* pairs = &context_.median_pair[task.index * kLanes];
+    const uint32_t* splats = context_.bins.pair_splat.data() + task.tile_begin;
     store(reinterpret_cast<int32_t*>(pairs), median);
     for (int64_t y = 0; y < block.rows; ++y) {
       for (int64_t x = 0; x < block.columns; ++x) {
         const uint32_t pair = pairs[4 * y + x];
         images_.median[(block.y + y) * context_.width + block.x + x] =
-            pair == kNoPair ? 0.0f : inputs_.depths[context_.bins.pair_splat[tile_begin + pair]];
+            pair == kNoPair ? 0.0f : inputs_.depths[splats[pair]];
       }
     }
   }
@@ -239,25 +243,31 @@ class Forward {
   EllipsoidContext& context_;
   const EllipsoidInputs& inputs_;
   const EllipsoidImages& images_;
+  const Draw draw_;
 };
 
 }  // namespace
 
 void gather_tile(const EllipsoidContext& context, int64_t tile, uint32_t count,
                  const EllipsoidInputs& inputs, TileSplats& local) {
-  const Channels& channels = context.channels;
-  const uint32_t* splats = context.bins.pair_splat.data() + context.bins.tile_begin[tile];
+  const Channels channels = context.channels;
+  const uint64_t begin = context.bins.tile_begin[tile];
+  const uint32_t* splats = context.bins.pair_splat.data() + begin;
+  // Beyond the end of the tile, too: the next one is likely to be drawn next.
+  const uint64_t fetchable = context.bins.num_pairs() - begin;
   Ellipse* ellipses = local.ellipses.reserve(count);
-  float* row = local.rows.reserve(count * channels.padded);
+  float* row = local.rows.reserve(static_cast<size_t>(count) * channels.padded);
   for (uint32_t k = 0; k < count; ++k, row += channels.padded) {
-    if (k + kPrefetchAhead < count) {
-      const uint32_t later = splats[k + kPrefetchAhead];
+    if (k + kPrefetchAhead < fetchable) {
+      const int64_t later = splats[k + kPrefetchAhead];
       __builtin_prefetch(&context.ellipses[later]);
-      __builtin_prefetch(inputs.features + later * channels.features);
+      const float* features = inputs.features + later * channels.features;
+      for (int64_t c = 0; c < channels.features; c += 16) __builtin_prefetch(features + c);
+      if (channels.has_depth) __builtin_prefetch(&inputs.depths[later]);
     }
-    const uint32_t splat = splats[k];
+    const int64_t splat = splats[k];
     ellipses[k] = context.ellipses[splat];
-    copy_row(channels, inputs.features + splat * channels.features, inputs.depths[splat], row);
+    fill_row(channels, inputs.features + splat * channels.features, &inputs.depths[splat], row);
   }
 }
 
@@ -267,7 +277,8 @@ void draw_ellipsoids(EllipsoidContext& context, int64_t num_threads, const Ellip
   context.lists.start(num_threads, num_tiles * kBlocksPerTile);
   context.tile_used.reserve(num_tiles);
   if (context.has_median) context.median_pair.reserve(num_tiles * kBlocksPerTile * kLanes);
-  if (static_cast<int64_t>(context.scratch.size()) < num_threads) context.scratch.resize(num_threads);
+  if (context.scratch.size() < static_cast<size_t>(num_threads))
+    context.scratch.resize(num_threads);
   Forward forward(context, inputs, images);
   MemoryGuard guard;
   parallel_tasks(num_threads, num_tiles, [&](int thread, int64_t tile) {

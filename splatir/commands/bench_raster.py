@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -332,8 +334,18 @@ def _report(
         report[name] = getattr(settings, name)
     report["clock"] = "process CPU time" if settings.backend != "gsplat" else "wall time"
     report["instruction_set"] = library().isa if settings.backend == "cpu" else None
+    report["peak_memory_mb"] = _peak_memory(settings.backend) / 2**20
     report["machine"] = describe_machine()
     return report
+
+
+def _peak_memory(backend: RasterizerName) -> int:
+    """Most bytes held so far: allocated on the device, or resident for the process."""
+    if backend == "gsplat":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kibibytes, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def describe_machine() -> str:

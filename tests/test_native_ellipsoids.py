@@ -59,7 +59,7 @@ RANDOM: dict[str, tuple[Callable[[], RasterScene], RasterOptions]] = {
     # Longer than the image: the entries of the conic in float32 would give wrong lengths. On much
     # larger images the rounding of screen positions alone changes sharp edges by 1e-5.
     "long needles": (lambda: _needles(random_scene(60, 17, width=120, height=90)), ALL_IMAGES),
-    "many": (lambda: random_scene(3000, 12, width=150, height=110), ALL_IMAGES),
+    "many": (lambda: random_scene(1500, 12, width=110, height=80), ALL_IMAGES),
 }
 
 
@@ -311,3 +311,18 @@ def test_wrong_inputs_are_refused_with_what_to_do() -> None:
         rasterize(CpuBackend(), scene, RasterOptions(normals=True))
     with pytest.raises(ValueError, match="features must have shape"):
         rasterize(CpuBackend(), replace(scene, features=torch.zeros(4, 3)))
+
+
+def test_more_pairs_of_splat_and_tile_than_can_be_counted_is_a_memory_error() -> None:
+    side, n = 4096, 2**32 // (4096 // 16) ** 2 + 1
+    scene = random_scene(1, 24, channels=0, has_background=False)
+    camera = axis_camera(side, side)
+    gaussians = replace(
+        scene.gaussians,
+        means=torch.tensor([[0.0, 0.0, 2.0]]).repeat(n, 1),
+        scales=torch.full((n, 3), 50.0),
+        quats=torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(n, 1),
+        opacities=torch.full((n,), 0.5),
+    )
+    with pytest.raises(MemoryError, match="lower their scales"), torch.no_grad():
+        rasterize(CpuBackend(), RasterScene(gaussians, camera, torch.zeros(n, 0), None))

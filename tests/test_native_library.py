@@ -169,3 +169,16 @@ def test_more_threads_than_work_is_no_fault() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(got[key], want[key]) for key in want)
+
+
+@needs_library
+def test_an_instruction_set_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native_library.ISA_VARIABLE, "baseline")
+    monkeypatch.setattr(NativeLibrary, "supports_this_processor", lambda self, isa: False)
+    with pytest.raises(ValueError, match="does not have"):
+        library()
+
+
+@needs_compiler
+def test_where_there_is_a_compiler_no_native_test_is_skipped_for_a_missing_library() -> None:
+    assert native_library.why_unavailable() is None

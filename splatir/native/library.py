@@ -134,13 +134,15 @@ def library() -> NativeLibrary:
 
     Raises:
         NativeLibraryMissing: There is none; the message says how to build it.
-        ValueError: $SPLATIR_ISA names an unknown instruction set.
+        ValueError: $SPLATIR_ISA names an instruction set that is unknown or not this processor's.
     """
     known = list(instruction_sets())
     forced = os.environ.get(ISA_VARIABLE)
     if forced is not None:
         if forced not in known:
             raise ValueError(f"{ISA_VARIABLE} must be one of {known}, got {forced!r}.")
+        if not load("baseline").supports_this_processor(forced):
+            raise ValueError(f"{ISA_VARIABLE} is {forced!r}, which this processor does not have.")
         return load(forced)
     return load(_best_isa())
 

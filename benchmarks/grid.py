@@ -25,6 +25,7 @@ from splatir.raster.selection import RasterizerName
 from splatir.scene.gaussians import Primitive
 
 PRIMITIVES: tuple[Primitive, ...] = ("ellipsoid", "surfel")
+Cell = tuple[RasterizerName, Primitive, int, int]
 # (splats, image size, channels)
 CELLS = [
     *itertools.product((10_000, 50_000, 200_000), (400, 800), (3, 16)),
@@ -34,7 +35,7 @@ CELLS = [
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time raster passes over a grid of scenes.")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--rounds", type=int, default=3, help="passes over each group of cells")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of a cell in a pass")
@@ -48,14 +49,14 @@ def main() -> None:
         f"{'backend':<8}{'primitive':<11}{'splats':>8}{'size':>6}{'C':>4}{'forward':>9}{'both':>8}"
     )
     for count in sorted({cell[0] for cell in CELLS}):
-        cells = [
+        cells: list[Cell] = [
             (backend, primitive, size, channels)
             for n, size, channels in CELLS
             if n == count
             for primitive in PRIMITIVES
             for backend in backends
         ]
-        laps: dict[tuple, list[tuple[float, float]]] = {cell: [] for cell in cells}
+        laps: dict[Cell, list[tuple[float, float]]] = {cell: [] for cell in cells}
         for _ in range(arguments.rounds):
             for cell in cells:
                 laps[cell].append(_measure(count, *cell, arguments.repeats))
@@ -85,7 +86,7 @@ def _measure(
     return timings.forward.median, timings.forward.median + timings.backward.median
 
 
-def _row(count: int, cell: tuple, laps: list[tuple[float, float]]) -> dict:
+def _row(count: int, cell: Cell, laps: list[tuple[float, float]]) -> dict:
     backend, primitive, size, channels = cell
     forward, both = (statistics.median(lap[i] for lap in laps) for i in (0, 1))
     return {

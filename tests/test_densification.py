@@ -65,7 +65,7 @@ def test_default_strategy_grows_and_prunes_the_same_gaussians_as_gsplat() -> Non
     settings = DensificationSettings(gradient=0.5, grow_scale=0.02, prune_opacity=0.02)
     ours, theirs = random_model(), random_model()
     optimizer = with_moments(ours)
-    theirs_optimizers = {
+    theirs_optimizers: dict[str, torch.optim.Optimizer] = {
         k: torch.optim.Adam([{"params": [p], "lr": 1e-3, "name": k}])
         for k, p in theirs.params.items()
     }

@@ -30,7 +30,8 @@ class InitialisationSettings(Settings):
     """How the first Gaussians are made.
 
     Attributes:
-        num_points: Points sampled where the capture has none or too few of its own.
+        num_points: Points sampled on the visual hull, around a capture with a background, or in the
+            cameras' common volume where there is neither hull nor enough sparse points.
         opacity: Opacity of every Gaussian at the start.
         scale: Standard deviation in mean distances to the three nearest neighbours.
         sh_degree: Highest spherical-harmonic degree of the radiance.

@@ -1,7 +1,8 @@
 """The Gaussians of a scene: raw parameters (`GaussianModel`) and activated geometry (`Gaussians`).
 
 Parameter keys are gsplat's (`means, quats, scales, opacities, sh0, shN`), so that its densification
-operations move every entry, materials included, together with the geometry.
+operations move every entry, materials (`albedo, roughness, metallic`) included, together with the
+geometry.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +45,13 @@ PARAMETER_SPACES: dict[str, ParameterSpace] = {
     "opacities": ParameterSpace("logit", torch.sigmoid, torch.logit),
     "sh0": ParameterSpace("SH coefficient, colour = 0.5 + 0.2821 sh0", _identity, _identity),
     "shN": ParameterSpace("SH coefficients of degree >= 1", _identity, _identity),
+    "albedo": ParameterSpace("logit of linear base colour", torch.sigmoid, torch.logit),
+    "roughness": ParameterSpace("logit of perceptual roughness", torch.sigmoid, torch.logit),
+    "metallic": ParameterSpace("logit", torch.sigmoid, torch.logit),
 }
+GEOMETRY_KEYS = ("means", "quats", "scales", "opacities")
+RADIANCE_KEYS = ("sh0", "shN")
+MATERIAL_KEYS = ("albedo", "roughness", "metallic")
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,11 @@ class Gaussians:
     opacities: Float[Tensor, " n"]
     primitive: Primitive = "ellipsoid"
 
+    def detach(self) -> "Gaussians":
+        """The same geometry as a constant."""
+        parts = (self.means, self.quats, self.scales, self.opacities)
+        return Gaussians(*(part.detach() for part in parts), self.primitive)
+
 
 class GaussianModel(nn.Module):
     """Raw, optimisable parameters of all Gaussians of a scene.
@@ -80,8 +92,9 @@ class GaussianModel(nn.Module):
         """Wrap raw parameters.
 
         Args:
-            params: Every key of `PARAMETER_SPACES`: means [N,3], quats [N,4], scales [N,3],
-                opacities [N], sh0 [N,1,3], shN [N,K-1,3] with K = (degree + 1)^2.
+            params: means [N,3], quats [N,4], scales [N,3], opacities [N], sh0 [N,1,3],
+                shN [N,K-1,3] with K = (degree + 1)^2; a model with materials also has albedo
+                [N,3], roughness [N] and metallic [N].
             primitive: "ellipsoid" or "surfel".
 
         Raises:
@@ -120,6 +133,24 @@ class GaussianModel(nn.Module):
         return PARAMETER_SPACES["opacities"].activate(self.params["opacities"])
 
     @property
+    def has_materials(self) -> bool:
+        """Whether the Gaussians have albedo, roughness and metallic."""
+        return "albedo" in self.params
+
+    def material(self, key: str) -> Tensor:
+        """Activated albedo [N,3] (linear), roughness [N] (perceptual) or metallic [N], in (0, 1).
+
+        Args:
+            key: One of `MATERIAL_KEYS`.
+
+        Raises:
+            ValueError: The model has no materials.
+        """
+        if not self.has_materials:
+            raise ValueError(f"these Gaussians have no {key}: train the stage 'materials' first.")
+        return PARAMETER_SPACES[key].activate(self.params[key])
+
+    @property
     def sh(self) -> Float[Tensor, "n k 3"]:
         """All SH coefficients of the radiance (sRGB display values), degree 0 first."""
         return torch.cat([self.params["sh0"], self.params["shN"]], dim=1)
@@ -137,7 +168,10 @@ class GaussianModel(nn.Module):
 
 
 def _check_shapes(params: Mapping[str, Tensor]) -> None:
-    missing = [key for key in PARAMETER_SPACES if key not in params]
+    needed = [*GEOMETRY_KEYS, *RADIANCE_KEYS]
+    if any(key in params for key in MATERIAL_KEYS):
+        needed += MATERIAL_KEYS
+    missing = [key for key in needed if key not in params]
     if missing:
         raise ValueError(f"Gaussian parameters lack {missing}; got {sorted(params)}.")
     n = params["means"].shape[0]
@@ -155,7 +189,11 @@ def _check_shapes(params: Mapping[str, Tensor]) -> None:
         "opacities": (n,),
         "sh0": (n, 1, 3),
         "shN": (n, num_sh - 1, 3),
+        "albedo": (n, 3),
+        "roughness": (n,),
+        "metallic": (n,),
     }
-    for key, shape in expected.items():
+    for key in needed:
+        shape = expected[key]
         if tuple(params[key].shape) != shape:
             raise ValueError(f"{key} must have shape {shape}, got {tuple(params[key].shape)}.")

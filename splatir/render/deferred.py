@@ -1,0 +1,71 @@
+"""The physically shaded picture of a scene: G-buffer first, then light."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.gbuffer import GBuffer, render_gbuffer
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.shade.surface import Shader
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """One shaded view; linear, straight (not multiplied by alpha), not clipped.
+
+    Attributes:
+        rgb: Reflected radiance; 0 where nothing is covered.
+        diffuse: Part of `rgb` from the diffuse lobe.
+        specular: Part of `rgb` from the specular lobe.
+        gbuffer: Coverage, materials, normals and depth.
+    """
+
+    rgb: Float[Tensor, "height width 3"]
+    diffuse: Float[Tensor, "height width 3"]
+    specular: Float[Tensor, "height width 3"]
+    gbuffer: GBuffer
+
+    @property
+    def alpha(self) -> Float[Tensor, "height width 1"]:
+        """Coverage in [0, 1]."""
+        return self.gbuffer.alpha
+
+
+def shade_gbuffer(gbuffer: GBuffer, shader: Shader) -> RenderOutput:
+    """Shade the covered pixels of a G-buffer.
+
+    Args:
+        gbuffer: Of a view.
+        shader: Method, with its light.
+    """
+    covered = gbuffer.covered
+    shading = shader.shade(gbuffer.points())
+    diffuse = torch.zeros_like(gbuffer.albedo).masked_scatter(covered[..., None], shading.diffuse)
+    specular = torch.zeros_like(gbuffer.albedo).masked_scatter(covered[..., None], shading.specular)
+    return RenderOutput(diffuse + specular, diffuse, specular, gbuffer)
+
+
+def render_scene(
+    model: GaussianModel,
+    camera: Camera,
+    shader: Shader,
+    rasterizer: RasterBackend,
+    options: RasterOptions = RasterOptions(),
+) -> RenderOutput:
+    """Render a model with materials under a light.
+
+    Args:
+        model: Gaussians with materials, on the camera's device.
+        camera: View.
+        shader: Method, with its light.
+        rasterizer: Backend.
+        options: Culling and antialiasing.
+
+    Raises:
+        ValueError: The model has no materials.
+    """
+    return shade_gbuffer(render_gbuffer(model, camera, rasterizer, options), shader)

@@ -1,0 +1,109 @@
+"""What the surface is at every pixel: material, normal and depth buffers of a view."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from splatir.maths.safe import safe_normalise
+from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.geometry import camera_rays
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.normals import facing_normals
+from splatir.shade.surface import SurfacePoints
+
+# Coverage below which a pixel shows no surface; half of what 8-bit alpha resolves.
+_MIN_COVERAGE = 0.5 / 255.0
+
+
+@dataclass(frozen=True)
+class GBuffer:
+    """Surface buffers of one view, not multiplied by coverage; 0 where nothing is covered.
+
+    Attributes:
+        alpha: Coverage in [0, 1].
+        albedo: Base colour, linear, 0 to 1.
+        roughness: Perceptual, 0 to 1.
+        metallic: 0 to 1.
+        normals: Unit, world frame, facing the camera.
+        depth: Camera z, scene units: mean over the splats' centres, by their share of the pixel.
+        camera: The view.
+    """
+
+    alpha: Float[Tensor, "height width 1"]
+    albedo: Float[Tensor, "height width 3"]
+    roughness: Float[Tensor, "height width 1"]
+    metallic: Float[Tensor, "height width 1"]
+    normals: Float[Tensor, "height width 3"]
+    depth: Float[Tensor, "height width 1"]
+    camera: Camera
+
+    @property
+    def covered(self) -> Bool[Tensor, "height width"]:
+        """Pixels that show some surface."""
+        return self.alpha[..., 0] > _MIN_COVERAGE
+
+    @property
+    def positions(self) -> Float[Tensor, "height width 3"]:
+        """Surface points, world frame; the camera's centre where nothing is covered."""
+        T = self.camera.T_world_camera.to(self.depth)
+        return (camera_rays(self.camera).to(self.depth) * self.depth) @ T[:3, :3].mT + T[:3, 3]
+
+    def points(self) -> SurfacePoints:
+        """The covered pixels as points to shade, in row order."""
+        covered = self.covered
+        rays = camera_rays(self.camera).to(self.depth)[covered]
+        R_world_camera = self.camera.T_camera_world[:3, :3].mT.to(self.depth)
+        views = -safe_normalise(rays @ R_world_camera.mT)
+        return SurfacePoints(
+            self.positions[covered],
+            self.normals[covered],
+            views,
+            self.albedo[covered],
+            self.roughness[covered],
+            self.metallic[covered],
+        )
+
+
+def render_gbuffer(
+    model: GaussianModel,
+    camera: Camera,
+    rasterizer: RasterBackend,
+    options: RasterOptions = RasterOptions(),
+) -> GBuffer:
+    """Composite materials, normals and centre depths of a model.
+
+    Differentiable in materials and normals with constant compositing weights: what a surface is
+    made of does not move it. (Depth of a pixel by splat centres gives better normals than the
+    depth where its ray meets each splat, which grazing splats bias backwards.)
+
+    Args:
+        model: Gaussians with materials, on the camera's device.
+        camera: View.
+        rasterizer: Backend.
+        options: Culling and antialiasing.
+
+    Raises:
+        ValueError: The model has no materials.
+    """
+    gaussians = model.gaussians.detach()
+    T = camera.T_camera_world.to(gaussians.means)
+    centre_depths = gaussians.means @ T[2, :3] + T[2, 3]
+    features = torch.cat(
+        [
+            model.material("albedo"),
+            model.material("roughness")[:, None],
+            model.material("metallic")[:, None],
+            facing_normals(model.gaussians, camera.position_world.to(gaussians.means)),
+            centre_depths[:, None],
+        ],
+        dim=-1,
+    )
+    raster = rasterizer.rasterize(gaussians, camera, features, None, options)
+    alpha = raster.alpha.detach()
+    is_covered = alpha > _MIN_COVERAGE
+    straight = (raster.features / alpha.clamp_min(_MIN_COVERAGE)) * is_covered
+    albedo, roughness, metallic, normals, depth = straight.split([3, 1, 1, 3, 1], dim=-1)
+    return GBuffer(alpha, albedo, roughness, metallic, safe_normalise(normals), depth, camera)

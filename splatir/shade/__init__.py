@@ -1,0 +1,1 @@
+"""How surfaces look under light: BRDF, split-sum, Monte Carlo."""

@@ -11,7 +11,7 @@ from splatir.scene.gaussians import Gaussians
 def facing_normals(
     gaussians: Gaussians, camera_position: Float[Tensor, " 3"]
 ) -> Float[Tensor, "n 3"]:
-    """Unit normals in the world frame, turned towards the camera; differentiable in the quaternions.
+    """Unit world normals, turned towards the camera; differentiable in the quaternions.
 
     A surfel's normal is its third axis, an ellipsoid's the shortest one.
 

@@ -1,0 +1,139 @@
+"""What the shaded picture is trained to minimise: the photo, and priors on materials and light."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.maths.colour import srgb_from_linear
+from splatir.optim.losses import Target
+from splatir.optim.photometric import photometric_loss
+from splatir.render.deferred import RenderOutput
+from splatir.render.gbuffer import GBuffer
+from splatir.scene.lights import EnvironmentLight, texel_solid_angles
+from splatir.settings import Settings, check_range
+
+# Slope of the display curve above white: clipped pixels still say that they are too bright.
+_CLIPPED_SLOPE = 0.02
+
+
+@dataclass(frozen=True)
+class MaterialLossWeights(Settings):
+    """Weights of the terms of the materials stage; a term of weight 0 is not computed.
+
+    Attributes:
+        ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
+        albedo_smooth: Total variation of albedo where the photo has no edge.
+        roughness_smooth: Likewise of roughness and metallic.
+        metallic: Mean metallic: most surfaces are dielectric.
+        white_light: Colour of the light: whiteness decides between it and albedo.
+        light_smooth: Squared differences of log light between neighbouring texels.
+    """
+
+    ssim: float = 0.2
+    albedo_smooth: float = 0.5
+    roughness_smooth: float = 1.0
+    metallic: float = 0.1
+    white_light: float = 0.01
+    light_smooth: float = 0.002
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are no weights.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "ssim", 0, 1, group="material_loss")
+        names = "albedo_smooth roughness_smooth metallic white_light light_smooth"
+        check_range(self, names, 0, group="material_loss")
+
+
+def display_colour(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """sRGB of linear radiance, clipped at white but for a slight slope that keeps a gradient."""
+    return srgb_from_linear(linear.clamp(0.0, 1.0)) + _CLIPPED_SLOPE * (linear - 1.0).clamp_min(0.0)
+
+
+def material_losses(
+    image: RenderOutput,
+    target: Target,
+    background_srgb: Float[Tensor, " 3"],
+    light: EnvironmentLight,
+    weights: MaterialLossWeights,
+) -> dict[str, Float[Tensor, ""]]:
+    """All terms that apply, already weighted; their sum is the loss.
+
+    Args:
+        image: Shaded view.
+        target: Photo over the background.
+        background_srgb: Behind the surface.
+        light: That lit it.
+        weights: Weights of the terms.
+    """
+    shown = torch.lerp(background_srgb, display_colour(image.rgb), image.alpha)
+    terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
+    terms.update(material_priors(image.gbuffer, target.rgb_srgb, weights))
+    terms.update(light_priors(light, weights))
+    return terms
+
+
+def material_priors(
+    gbuffer: GBuffer, photo: Float[Tensor, "height width 3"], weights: MaterialLossWeights
+) -> dict[str, Float[Tensor, ""]]:
+    """Smooth, mostly dielectric materials."""
+    terms = {}
+    if weights.albedo_smooth:
+        variation = edge_aware_variation(gbuffer.albedo, photo, gbuffer.alpha, 20.0)
+        terms["albedo_smooth"] = weights.albedo_smooth * variation
+    if weights.roughness_smooth:
+        both = torch.cat([gbuffer.roughness, gbuffer.metallic], dim=-1)
+        variation = edge_aware_variation(both, photo, gbuffer.alpha, 5.0)
+        terms["roughness_smooth"] = weights.roughness_smooth * variation
+    if weights.metallic:
+        terms["metallic"] = weights.metallic * gbuffer.metallic.mean()
+    return terms
+
+
+def light_priors(
+    light: EnvironmentLight, weights: MaterialLossWeights
+) -> dict[str, Float[Tensor, ""]]:
+    """Smooth, mostly white light."""
+    terms = {}
+    radiance = light.radiance
+    solid_angles = texel_solid_angles(*radiance.shape[:2], like=radiance)[:, None, None]
+    if weights.white_light:
+        grey = radiance.mean(-1, keepdim=True)
+        tint = ((radiance - grey).abs() * solid_angles).mean()
+        terms["white_light"] = weights.white_light * tint / (radiance * solid_angles).mean()
+    if weights.light_smooth:
+        log = radiance.clamp_min(1e-8).log()
+        along = (log - log.roll(1, 1)).square().mean()
+        across = (log[1:] - log[:-1]).square().mean()
+        terms["light_smooth"] = weights.light_smooth * (along + across)
+    return terms
+
+
+def edge_aware_variation(
+    values: Float[Tensor, "height width channels"],
+    photo: Float[Tensor, "height width 3"],
+    alpha: Float[Tensor, "height width 1"],
+    sharpness: float,
+) -> Float[Tensor, ""]:
+    """Mean over the frame of |difference of neighbours| exp(-sharpness |difference of photo|).
+
+    Args:
+        values: Buffer that should be smooth; channels are averaged.
+        photo: Where it has edges, so may the buffer; channels are averaged.
+        alpha: Neighbours count by the smaller coverage of the two.
+        sharpness: How small a difference of display values already counts as an edge.
+    """
+    total = values.new_zeros(())
+    for axis in (0, 1):
+        size = values.shape[axis]
+        ahead, behind = (
+            [x.narrow(axis, start, size - 1) for x in (values, photo, alpha)] for start in (1, 0)
+        )
+        edge = torch.exp(-sharpness * (ahead[1] - behind[1]).abs().mean(-1))
+        weight = edge * torch.minimum(ahead[2], behind[2])[..., 0]
+        total = total + ((ahead[0] - behind[0]).abs().mean(-1) * weight).sum()
+    return total / (values.shape[0] * values.shape[1])

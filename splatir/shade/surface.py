@@ -1,7 +1,7 @@
 """What shading takes and returns, whatever the method."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -46,6 +46,7 @@ class Shading:
         return self.diffuse + self.specular
 
 
+@runtime_checkable
 class Shader(Protocol):
     """A method of shading with a light already prepared for it."""
 

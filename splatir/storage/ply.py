@@ -2,7 +2,8 @@
 
 Layout (that of the original 3DGS code): one `vertex` element of float32, `x y z`, `nx ny nz`,
 `f_dc_0..2`, `f_rest_*` channel-major, `opacity` (logit), `scale_0..2` (natural log),
-`rot_0..3` (wxyz). Display colour is 0.5 plus the SH expansion, in sRGB.
+`rot_0..3` (wxyz). Display colour is 0.5 plus the SH expansion, in sRGB. Behind it come the
+materials of models that have them: docs/files.md.
 """
 
 import io
@@ -20,6 +21,12 @@ from splatir.codecs.atomic import atomic_file
 from splatir.maths.rotations import rotation_from_quat
 from splatir.scene.gaussians import SURFEL_LOG_THICKNESS, GaussianModel, Primitive
 from splatir.scene.transform import transform_model
+from splatir.storage.ply_materials import (
+    MATERIAL_COMMENT,
+    find_layout,
+    material_columns,
+    read_materials,
+)
 
 FORMAT_VERSION = 1
 
@@ -48,11 +55,12 @@ def write_ply(
     S_input_world: Float[Tensor, "4 4"] | None = None,
     comments: Sequence[str] = (),
 ) -> None:
-    """Write the radiance of a model as a PLY that any splat viewer opens; all or nothing.
+    """Write a model as a PLY that any splat viewer opens; all or nothing.
 
-    Lost: parameters other than gsplat's six. Quaternions are written with unit length. `nx ny nz`
-    is the surfel's axis or the ellipsoid's shortest one; its sign is arbitrary. The third scale of
-    surfels, which viewers of ellipsoids need, is exp(-14).
+    Viewers show the radiance; materials, where the model has them, follow as further properties.
+    Quaternions are written with unit length. `nx ny nz` is the surfel's axis or the ellipsoid's
+    shortest one, with the sign that the axis has: `orient_outwards` turns axes. The third scale
+    of surfels, which viewers of ellipsoids need, is exp(-14).
 
     Args:
         path: File to create or replace.
@@ -81,6 +89,7 @@ def write_ply(
         f"splatir_format {FORMAT_VERSION}",
         f"splatir_primitive {model.primitive}",
         "splatir_colour_space srgb",
+        *([" ".join(MATERIAL_COMMENT)] if model.has_materials else []),
         *comments,
     ]
     document = PlyData([PlyElement.describe(vertices, "vertex")], False, "<", comments=header)
@@ -107,12 +116,11 @@ def _columns_of(model: GaussianModel) -> dict[str, np.ndarray]:
         (_SCALES, scales),
         (_QUATS, quats),
     ]
+    columns = {name: block[:, i] for names, block in blocks for i, name in enumerate(names)}
+    if model.has_materials:
+        columns |= material_columns(params)
     with np.errstate(over="ignore"):
-        return {
-            name: block[:, i].numpy().astype(np.float32)
-            for names, block in blocks
-            for i, name in enumerate(names)
-        }
+        return {name: values.numpy().astype(np.float32) for name, values in columns.items()}
 
 
 def read_ply(path: Path) -> GaussianModel:
@@ -121,7 +129,9 @@ def read_ply(path: Path) -> GaussianModel:
     Properties are found by name, in any order and numeric type, binary of either byte order or
     ASCII; others are ignored. A file without `scale_2` holds surfels, as does one whose
     header says `splatir_primitive surfel`; else they are ellipsoids. Quaternions of zero length
-    become the identity.
+    become the identity. Materials of splatir, R3DG, GS-IR and IRGS are converted; quantities are
+    kept 2e-6 away from 0 and 1, whose logits are infinite. Materials under other names are
+    ignored with a warning.
 
     Args:
         path: The file.
@@ -132,11 +142,13 @@ def read_ply(path: Path) -> GaussianModel:
     Raises:
         FileNotFoundError: No such file.
         PlyError: Not a PLY, truncated, of another kind (mesh, point cloud, compressed), with
-            missing or list properties, values that are not finite, or a newer splatir format.
+            missing or list properties, values that are not finite, materials outside 0 to 1, or a
+            newer splatir format.
     """
     vertex, comments = _read_vertices(path)
     names = {prop.name for prop in vertex.properties}
-    primitive = _primitive(path, comments, names)
+    said = dict(comment.split(None, 1) for comment in comments if len(comment.split(None, 1)) == 2)
+    primitive = _primitive(path, said, names)
     rest_names = _check_names(path, names, num_scales=3 if primitive == "ellipsoid" else 2)
 
     def block(*wanted: str) -> Tensor:
@@ -156,6 +168,14 @@ def read_ply(path: Path) -> GaussianModel:
         "sh0": block(*_SH0)[:, None],
         "shN": rest.contiguous(),
     }
+    try:
+        layout = find_layout(names, is_splatir="splatir_format" in said)
+        if layout is not None:
+            params |= read_materials(layout, lambda name: block(name)[:, 0])
+    except PlyError:
+        raise
+    except ValueError as error:
+        raise PlyError(f"{path}: {error}.") from error
     return GaussianModel(params, primitive)
 
 
@@ -218,8 +238,7 @@ def _check_header(path: Path) -> bool:
     return re.search(rb"^format ascii", start[: end.start()], re.MULTILINE) is not None
 
 
-def _primitive(path: Path, comments: list[str], names: set[str]) -> Primitive:
-    said = dict(comment.split(None, 1) for comment in comments if len(comment.split(None, 1)) == 2)
+def _primitive(path: Path, said: dict[str, str], names: set[str]) -> Primitive:
     version = said.get("splatir_format", "1")
     if not version.isdigit() or int(version) > FORMAT_VERSION:
         raise PlyError(

@@ -15,7 +15,7 @@ from splatir.scene.normals import facing_normals
 from splatir.shade.surface import SurfacePoints
 
 # Coverage below which a pixel shows no surface; half of what 8-bit alpha resolves.
-_MIN_COVERAGE = 0.5 / 255.0
+MIN_COVERAGE = 0.5 / 255.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GBuffer:
     @property
     def covered(self) -> Bool[Tensor, "height width"]:
         """Pixels that show some surface."""
-        return self.alpha[..., 0] > _MIN_COVERAGE
+        return self.alpha[..., 0] > MIN_COVERAGE
 
     @property
     def positions(self) -> Float[Tensor, "height width 3"]:
@@ -103,7 +103,7 @@ def render_gbuffer(
     )
     raster = rasterizer.rasterize(gaussians, camera, features, None, options)
     alpha = raster.alpha.detach()
-    is_covered = alpha > _MIN_COVERAGE
-    straight = (raster.features / alpha.clamp_min(_MIN_COVERAGE)) * is_covered
+    is_covered = alpha > MIN_COVERAGE
+    straight = (raster.features / alpha.clamp_min(MIN_COVERAGE)) * is_covered
     albedo, roughness, metallic, normals, depth = straight.split([3, 1, 1, 3, 1], dim=-1)
     return GBuffer(alpha, albedo, roughness, metallic, safe_normalise(normals), depth, camera)

@@ -1,0 +1,54 @@
+"""Which light does a word such as `sun:45,30,3,3,3` of the command line mean?"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.maths.frames import similarity_scale, transform_points
+from splatir.scene.edits import parse_numbers
+from splatir.scene.lights import DirectionalLight, PointLight
+
+_FORMS = "point:x,y,z,r,g,b or sun:azimuth,elevation,r,g,b"
+
+
+def parse_light(word: str, S_world_input: Float[Tensor, "4 4"]) -> PointLight | DirectionalLight:
+    """A light of the command line, in the world frame.
+
+    `point:x,y,z,r,g,b` shines from a place in the input frame; r, g, b is the irradiance at
+    distance 1 there. `sun:azimuth,elevation,r,g,b` comes from a direction of that frame in degrees:
+    azimuth from +X towards +Y, elevation above the xy plane; r, g, b is the irradiance of a surface
+    that faces it.
+
+    Args:
+        word: As above.
+        S_world_input: Similarity from the input frame to the world.
+
+    Raises:
+        ValueError: Another kind, a wrong count of numbers, or negative colours.
+    """
+    kind, _, text = word.partition(":")
+    counts = {"point": 6, "sun": 5}
+    if kind not in counts:
+        raise ValueError(f"--light takes {_FORMS}, got '{word}'.")
+    numbers = parse_numbers(f"--light {kind}", text, counts[kind])
+    colour = torch.tensor(numbers[-3:], dtype=torch.float64)
+    if float(colour.min()) < 0.0:
+        raise ValueError(f"--light {kind}: r,g,b must not be negative, got '{text}'.")
+    S = S_world_input.double()
+    scale = similarity_scale(S)
+    if kind == "point":
+        position = transform_points(S, torch.tensor(numbers[:3], dtype=torch.float64))
+        # Irradiance falls with the square of distance, which the world measures in other units.
+        return PointLight(position.float(), (colour * scale**2).float())
+    azimuth, elevation = math.radians(numbers[0]), math.radians(numbers[1])
+    direction = torch.tensor(
+        [
+            math.cos(elevation) * math.cos(azimuth),
+            math.cos(elevation) * math.sin(azimuth),
+            math.sin(elevation),
+        ],
+        dtype=torch.float64,
+    )
+    return DirectionalLight((S[:3, :3] / scale @ direction).float(), colour.float())

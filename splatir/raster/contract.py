@@ -36,6 +36,9 @@ class RasterOptions:
         near: Splats whose centre has camera z below this are dropped, scene units.
         far: Likewise above.
         radius_clip: Splats with no screen radius above this are dropped, pixels.
+        detached_features: The last this many channels of `features` give no gradient to geometry
+            and opacities: in them, compositing weights and transmittance count as constants. The
+            features themselves and the background receive theirs. Images do not depend on it.
     """
 
     depth: bool = False
@@ -47,6 +50,7 @@ class RasterOptions:
     near: float = 0.01
     far: float = 1e10
     radius_clip: float = 0.0
+    detached_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class RasterBackend(Protocol):
         """Composite `features` front to back.
 
         Differentiable in means, quats, scales, opacities, features and background; not in the
-        camera.
+        camera. `options.detached_features` excepts channels from reaching the first four.
 
         Args:
             gaussians: Geometry, world frame.

@@ -61,20 +61,22 @@ class GsplatBackend:
         camera = camera.to(gaussians.means.device, torch.float32)
         if gaussians.means.shape[0] == 0:
             # gsplat divides by the number of Gaussians.
-            images, screen = _nothing(gaussians, camera, features)
+            images, screen = _nothing(gaussians, camera, features, options)
         elif gaussians.primitive == "surfel":
             images, screen = _rasterize_surfels(gsplat, gaussians, camera, features, options)
         else:
             images, screen = _rasterize_ellipsoids(gsplat, gaussians, camera, features, options)
-        channels = features.shape[1]
-        composited = images.values[..., :channels]
+        attached = features.shape[1] - options.detached_features
+        composited = torch.cat([images.values[..., :attached], images.detached], -1)
         if background is not None:
-            composited = composited + (1 - images.alpha) * background
+            behind = (1 - images.alpha) * background[:attached]
+            detached_behind = (1 - images.alpha.detach()) * background[attached:]
+            composited = composited + torch.cat([behind, detached_behind], -1)
         has_depth = options.depth or options.distortion
         return RasterOutput(
             features=composited,
             alpha=images.alpha,
-            depth=images.values[..., channels : channels + 1] if has_depth else None,
+            depth=images.values[..., attached : attached + 1] if has_depth else None,
             median_depth=images.median_depth if options.median_depth else None,
             normals=images.normals if options.normals else None,
             distortion=images.distortion if options.distortion else None,
@@ -84,9 +86,18 @@ class GsplatBackend:
 
 @dataclass(frozen=True)
 class _Images:
-    """What the kernels return for one view: features, then depth if it was composited."""
+    """What the kernels return for one view.
+
+    Attributes:
+        values: Features that are not detached, then depth if it was composited.
+        detached: Detached features.
+        alpha: Sum of weights.
+        median_depth: Surfels only, as normals and distortion.
+        normals: World frame.
+    """
 
     values: Float[Tensor, "height width k"]
+    detached: Float[Tensor, "height width d"]
     alpha: Float[Tensor, "height width 1"]
     median_depth: Float[Tensor, "height width 1"] | None = None
     normals: Float[Tensor, "height width 3"] | None = None
@@ -129,7 +140,7 @@ def _check_supported(gaussians: Gaussians, features: Tensor, options: RasterOpti
             "gsplat has no absolute gradients for surfels; use ellipsoids, or the cpu or reference "
             "rasteriser."
         )
-    channels = features.shape[1] + int(options.depth)
+    channels = features.shape[1] - options.detached_features + int(options.depth)
     if options.absgrad and channels > _MAX_ABSGRAD_CHANNELS:
         raise ValueError(
             f"absolute gradients take at most {_MAX_ABSGRAD_CHANNELS} channels, depth included, "
@@ -137,7 +148,9 @@ def _check_supported(gaussians: Gaussians, features: Tensor, options: RasterOpti
         )
 
 
-def _nothing(gaussians: Gaussians, camera: Camera, features: Tensor) -> tuple[_Images, ScreenSpace]:
+def _nothing(
+    gaussians: Gaussians, camera: Camera, features: Tensor, options: RasterOptions
+) -> tuple[_Images, ScreenSpace]:
     """The empty images of no Gaussians."""
     size = (camera.height, camera.width)
     means2d = gaussians.means[:, :2]
@@ -145,11 +158,18 @@ def _nothing(gaussians: Gaussians, camera: Camera, features: Tensor) -> tuple[_I
         means2d.retain_grad()
     # Products with nothing tie the images to the inputs, so that backward works.
     nothing = torch.zeros(*size, 0, device=features.device)
-    values = nothing @ features
+    values, detached = _split(nothing @ features, options)
     depth = nothing @ (means2d[:, :1] + gaussians.opacities[:, None])
     radii = torch.zeros_like(means2d, dtype=torch.int32)
-    images = _Images(torch.cat([values, depth], -1), depth, depth, depth.expand(*size, 3), depth)
+    values = torch.cat([values, depth], -1)
+    images = _Images(values, detached, depth, depth, depth.expand(*size, 3), depth)
     return images, ScreenSpace(means2d, radii, means2d)
+
+
+def _split(features: Tensor, options: RasterOptions) -> tuple[Tensor, Tensor]:
+    """Channels that give gradients to the geometry, and detached ones."""
+    attached = features.shape[-1] - options.detached_features
+    return features[..., :attached], features[..., attached:]
 
 
 def _tiles(
@@ -203,26 +223,54 @@ def _rasterize_ellipsoids(
     probe = means2d[0]
     means2d = _watched(probe, options.absgrad)
     tiles = _tiles(gsplat, means2d, radii, depths, camera)
-    values = [features[None], depths[..., None]] if options.depth else [features[None]]
+    features, detached = _split(features[None], options)
+    values = torch.cat([features, depths[..., None]], -1) if options.depth else features
+    splats = _Ellipsoids(means2d, conics, opacities)
+    image, alpha = _composite_ellipsoids(gsplat, splats, values, tiles, camera, options.absgrad)
+    detached_image = image[..., :0]
+    if options.detached_features:
+        constant = _Ellipsoids(means2d.detach(), conics.detach(), opacities.detach())
+        detached_image, _ = _composite_ellipsoids(gsplat, constant, detached, tiles, camera, False)
+    return _Images(image, detached_image, alpha), ScreenSpace(probe, radii[0], probe)
+
+
+@dataclass(frozen=True)
+class _Ellipsoids:
+    """Projected ellipsoids with a view axis."""
+
+    means2d: Float[Tensor, "1 n 2"]
+    conics: Float[Tensor, "1 n 3"]
+    opacities: Float[Tensor, "1 n"]
+
+
+def _composite_ellipsoids(
+    gsplat: ModuleType,
+    splats: _Ellipsoids,
+    values: Float[Tensor, "1 n k"],
+    tiles: _Tiles,
+    camera: Camera,
+    absgrad: bool,
+) -> tuple[Float[Tensor, "height width _"], Float[Tensor, "height width 1"]]:
+    """Images of `values`, of one channel if there is none, and alpha."""
     parts, alpha = [], None
-    limit = _MAX_ABSGRAD_CHANNELS if options.absgrad else _CHANNELS
-    for chunk in _at_least_one_channel(torch.cat(values, -1)).split(limit, -1):
+    limit = _MAX_ABSGRAD_CHANNELS if absgrad else _CHANNELS
+    for chunk in _at_least_one_channel(values).split(limit, -1):
         image, alpha = gsplat.rasterize_to_pixels(
-            means2d=means2d,
-            conics=conics,
+            means2d=splats.means2d,
+            conics=splats.conics,
             colors=chunk,
-            opacities=opacities,
+            opacities=splats.opacities,
             image_width=camera.width,
             image_height=camera.height,
             tile_size=_TILE,
             isect_offsets=tiles.offsets,
             flatten_ids=tiles.splats,
             packed=False,
-            absgrad=options.absgrad,
+            absgrad=absgrad,
         )
         parts.append(image[0])
     assert alpha is not None, "there is at least one channel"
-    return _Images(torch.cat(parts, -1), alpha[0]), ScreenSpace(probe, radii[0], probe)
+    return torch.cat(parts, -1), alpha[0]
 
 
 def _watched(probe: Float[Tensor, "n 2"], absgrad: bool) -> Float[Tensor, "1 n 2"]:
@@ -272,36 +320,71 @@ def _rasterize_surfels(
         probe.requires_grad_()
     tiles = _tiles(gsplat, means2d, radii, depths, camera)
     has_depth = options.depth or options.distortion or options.median_depth
-    values = [features[None], depths[..., None]] if has_depth else [features[None]]
-    parts, last = [], None
-    for chunk in _at_least_one_channel(torch.cat(values, -1)).split(_CHANNELS, -1):
-        last = gsplat.rasterize_to_pixels_2dgs(
-            means2d=means2d,
-            ray_transforms=ray_transforms,
+    features, detached = _split(features[None], options)
+    values = torch.cat([features, depths[..., None]], -1) if has_depth else features
+    splats = _Surfels(means2d, ray_transforms, gaussians.opacities[None], normals, probe[None])
+    image, others = _composite_surfels(gsplat, splats, values, tiles, camera, options.distortion)
+    detached_image = image[..., :0]
+    if options.detached_features:
+        constant = _Surfels(
+            *(means2d.detach(), ray_transforms.detach(), gaussians.opacities[None].detach()),
+            *(normals.detach(), torch.zeros_like(means2d, requires_grad=False)),
+        )
+        detached_image, _ = _composite_surfels(gsplat, constant, detached, tiles, camera, False)
+    alpha, normal_image, distortion, median_depth = others
+    images = _Images(
+        values=image,
+        detached=detached_image,
+        alpha=alpha,
+        median_depth=median_depth,
+        normals=normal_image @ camera.T_camera_world[:3, :3],
+        distortion=distortion,
+    )
+    return images, ScreenSpace(means2d[0], radii[0], probe)
+
+
+@dataclass(frozen=True)
+class _Surfels:
+    """Projected surfels with a view axis."""
+
+    means2d: Float[Tensor, "1 n 2"]
+    ray_transforms: Float[Tensor, "1 n 3 3"]
+    opacities: Float[Tensor, "1 n"]
+    normals: Float[Tensor, "1 n 3"]
+    probe: Float[Tensor, "1 n 2"]
+
+
+def _composite_surfels(
+    gsplat: ModuleType,
+    splats: _Surfels,
+    values: Float[Tensor, "1 n k"],
+    tiles: _Tiles,
+    camera: Camera,
+    has_distortion: bool,
+) -> tuple[Float[Tensor, "height width _"], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Images of `values`, of one channel if there is none; alpha, normals, distortion, median."""
+    parts, others = [], None
+    for chunk in _at_least_one_channel(values).split(_CHANNELS, -1):
+        image, *others = gsplat.rasterize_to_pixels_2dgs(
+            means2d=splats.means2d,
+            ray_transforms=splats.ray_transforms,
             colors=_padded(chunk),
-            opacities=gaussians.opacities[None],
-            normals=normals,
-            densify=probe[None],
+            opacities=splats.opacities,
+            normals=splats.normals,
+            densify=splats.probe,
             image_width=camera.width,
             image_height=camera.height,
             tile_size=_TILE,
             isect_offsets=tiles.offsets,
             flatten_ids=tiles.splats,
             packed=False,
-            distloss=options.distortion,
+            distloss=has_distortion,
         )
-        parts += [last[0][0, ..., : chunk.shape[-1] - 1], last[0][0, ..., -1:]]
-    assert last is not None, "there is at least one channel"
+        parts += [image[0, ..., : chunk.shape[-1] - 1], image[0, ..., -1:]]
+    assert others is not None, "there is at least one channel"
     # Only the last pass sees depth, as its last channel, which distortion and median are taken of.
-    _, alpha, normal_image, distortion, median_depth = last
-    images = _Images(
-        values=torch.cat(parts, -1),
-        alpha=alpha[0],
-        median_depth=median_depth[0],
-        normals=normal_image[0] @ camera.T_camera_world[:3, :3],
-        distortion=distortion[0],
-    )
-    return images, ScreenSpace(means2d[0], radii[0], probe)
+    alpha, normals, distortion, median_depth = (other[0] for other in others)
+    return torch.cat(parts, -1), (alpha, normals, distortion, median_depth)
 
 
 def _at_least_one_channel(values: Float[Tensor, "1 n k"]) -> Float[Tensor, "1 n _"]:

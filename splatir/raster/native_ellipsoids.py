@@ -168,7 +168,8 @@ class _EllipsoidCompositing(torch.autograd.Function):
         done = ctx.library.call(
             "splatir_ellipsoids_backward",
             *(ctx.context.address, num_threads(), depths, features, background, *v_images),
-            *(v_means2d, absgrad, v_factors, v_opacities, v_features, v_depths),
+            *(ctx.options.detached_features, v_means2d, absgrad, v_factors),
+            *(v_opacities, v_features, v_depths),
         )
         if done == 0:
             raise MemoryError(f"not enough memory for the gradients of {n} ellipsoids.")

@@ -182,8 +182,8 @@ class _SurfelCompositing(torch.autograd.Function):
         done = ctx.library.call(
             "splatir_surfels_backward",
             *(ctx.state.handle, num_threads(), *surfels, background, *_contiguous(*grad_outputs)),
-            *(v_means2d, v_rays, v_depths, v_normals, v_opacities, v_features),
-            *(v_background, v_probe, absgrad),
+            *(options.detached_features, v_means2d, v_rays, v_depths, v_normals),
+            *(v_opacities, v_features, v_background, v_probe, absgrad),
         )
         if done == 0:
             raise MemoryError(f"not enough memory for the gradients of {n} surfels.")

@@ -37,6 +37,11 @@ def check_inputs(
                 f"{name} must be {means.dtype} on {means.device} like the means, "
                 f"got {tensor.dtype} on {tensor.device}."
             )
+    if not 0 <= options.detached_features <= features.shape[-1]:
+        raise ValueError(
+            f"detached_features must be 0 to {features.shape[-1]}, the number of channels, "
+            f"got {options.detached_features}."
+        )
     if gaussians.primitive == "ellipsoid":
         lacking = [name for name in ("normals", "distortion") if getattr(options, name)]
     else:

@@ -155,15 +155,16 @@ SPLATIR_EXPORT int64_t splatir_ellipsoids_forward(
 SPLATIR_EXPORT int64_t splatir_ellipsoids_backward(
     int64_t context, int64_t num_threads, const float* depths, const float* features,
     const float* background, const float* v_feature_image, const float* v_alpha_image,
-    const float* v_depth_image, const float* v_median_image, float* v_means2d, float* v_absgrad,
-    float* v_factors, float* v_opacities, float* v_features, float* v_depths) {
+    const float* v_depth_image, const float* v_median_image, int64_t num_detached,
+    float* v_means2d, float* v_absgrad, float* v_factors, float* v_opacities, float* v_features,
+    float* v_depths) {
   EllipsoidScratch* scratch = nullptr;
   try {
     scratch = scratches().acquire();
     const EllipsoidInputs inputs{nullptr, nullptr, nullptr, depths, nullptr, features, background};
     differentiate_ellipsoids(
         *reinterpret_cast<const EllipsoidContext*>(context), *scratch, num_threads, inputs,
-        {v_feature_image, v_alpha_image, v_depth_image, v_median_image},
+        {v_feature_image, v_alpha_image, v_depth_image, v_median_image, num_detached},
         {v_means2d, v_absgrad, v_factors, v_opacities, v_features, v_depths});
     scratches().release(scratch);
     return 1;

@@ -75,9 +75,11 @@ struct EllipsoidImages {
   float *features, *alpha, *depth, *median, *transmittance;
 };
 
-// Gradients of the loss to images; all but features may be null.
+// Gradients of the loss to images; all but features may be null. Of the features' the last
+// `num_detached` reach the splats' features but not their shape and opacity.
 struct EllipsoidImageGradients {
   const float *features, *alpha, *depth, *median;
+  int64_t num_detached;
 };
 
 // Gradients to inputs, as these are shaped; absgrad [n, 2] and depths may be null.

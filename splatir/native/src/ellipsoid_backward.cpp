@@ -65,7 +65,7 @@ struct RowVector<16> {
 // The image gradients of one block, both ways round, zero outside the image.
 struct BlockGradients {
   float* by_pixel;    // [lane][padded channels]
-  float* by_channel;  // [padded channels][lane]
+  float* by_channel;  // [padded channels][lane], zero for detached channels.
   Floats behind_all;  // d loss / d (transmittance behind the last splat).
 };
 
@@ -154,6 +154,8 @@ BlockGradients Backward::read_gradients(const BlockGeometry& block, TileSplats& 
       for (int i = 0; i < 4; ++i) store_quad(by_channel + (c + i) * kLanes + lane, quads[i]);
     }
   }
+  std::memset(by_channel + (channels.features - v_images_.num_detached) * kLanes, 0,
+              v_images_.num_detached * kLanes * sizeof(float));
   // What lies behind all splats is the background, at the cost of alpha.
   Floats behind_all = -load(v_alpha);
   if (inputs_.background != nullptr)

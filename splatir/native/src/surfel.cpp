@@ -111,7 +111,7 @@ SPLATIR_EXPORT int64_t splatir_surfels_backward(
     int64_t handle, int64_t num_threads, const float* means2d, const double* rows,
     const float* opacities, const float* background, const float* v_features, const float* v_alpha,
     const float* v_depth, const float* v_median_depth, const float* v_normals,
-    const float* v_distortion,
+    const float* v_distortion, int64_t num_detached,
     float* grad_means2d, double* grad_rows, float* grad_depths, float* grad_normals,
     float* grad_opacities, float* grad_features, float* grad_background, float* grad_probe,
     float* grad_absolute) {
@@ -121,8 +121,8 @@ SPLATIR_EXPORT int64_t splatir_surfels_backward(
   try {
     const SurfelCotangents in{
         channels_of(v_features, num_features, has_depth, v_depth, has_normals, v_normals),
-        background_of(background, num_features, image.num_channels), v_alpha, v_distortion,
-        v_median_depth};
+        background_of(background, num_features - num_detached, image.num_channels), v_alpha,
+        v_distortion, v_median_depth, static_cast<int>(num_detached)};
     std::vector<float> depth_channel(has_depth ? image.num_splats : 0);
     const SurfelGradients out{means2d,
                               rows,

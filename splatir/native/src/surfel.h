@@ -28,7 +28,7 @@ struct SurfelTile {
   Buffer<uint32_t> in_block;       // Surfels that reach the current block.
   Buffer<float> weights;           // [entry][lane] of the current block.
   Buffer<float> cotangents;        // [pixel][channel] of the current block, a pass after the other.
-  Buffer<float> channel_lanes;     // [channel][lane], the same numbers.
+  Buffer<float> channel_lanes;     // [channel][lane], the same but zero where detached.
   Buffer<float> spare_row;         // Where sums of entries that are not there go.
 };
 
@@ -84,6 +84,7 @@ struct SurfelCotangents {
   const float* alpha;  // May be null, likewise below.
   const float* distortion;
   const float* median_depth;
+  int num_detached;  // Of the features, the last this many give no gradient to shape and opacity.
 };
 struct SurfelGradients {
   const float* means2d;  // Inputs of forward.

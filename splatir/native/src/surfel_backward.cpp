@@ -52,6 +52,7 @@ class Backward {
       if (block.is_empty() || (image_.lists.count(index) == 0 && background == nullptr)) continue;
       const PixelCotangents cotangents = load_cotangents(block, local);
       if (background != nullptr) add_background(index, local, background);
+      detach(local);
       if (image_.lists.count(index) > 0) replay_block(local, block, index, cotangents, rows);
     }
   }
@@ -131,6 +132,12 @@ class Backward {
     const Floats transmittance = load(&image_.transmittance[index * kLanes]);
     for (int c = 0; c < image_.num_features; ++c)
       background[c] += sum(transmittance * load(&local.channel_lanes[c * kLanes]));
+  }
+
+  // Sums of channels read .cotangents; what goes on to alpha reads .channel_lanes.
+  void detach(SurfelTile& local) const {
+    std::memset(&local.channel_lanes[(image_.num_features - in_.num_detached) * kLanes], 0,
+                in_.num_detached * kLanes * sizeof(float));
   }
 
   void replay_block(SurfelTile& local, const BlockGeometry& block, int64_t index,

@@ -48,15 +48,19 @@ class ReferenceBackend:
         camera = camera.to(gaussians.means.device, gaussians.means.dtype)
         rasterize = _rasterize_surfels if gaussians.primitive == "surfel" else _rasterize_ellipsoids
         composite, normals, screen = rasterize(gaussians, camera, features, options)
-        channels = features.shape[1]
         transmittance = composite.transmittance[..., None]
-        image = composite.values[..., :channels]
+        attached = features.shape[1] - options.detached_features
+        values = composite.values
+        first_detached = values.shape[-1] - options.detached_features
+        image = torch.cat([values[..., :attached], values[..., first_detached:]], -1)
         if background is not None:
-            image = image + transmittance * background
+            behind = transmittance * background[:attached]
+            detached_behind = transmittance.detach() * background[attached:]
+            image = image + torch.cat([behind, detached_behind], -1)
         return RasterOutput(
             features=image,
             alpha=1 - transmittance,
-            depth=composite.values[..., channels : channels + 1] if _has_depth(options) else None,
+            depth=values[..., attached : attached + 1] if _has_depth(options) else None,
             median_depth=composite.median_depth[..., None] if options.median_depth else None,
             normals=normals,
             distortion=composite.distortion[..., None] if options.distortion else None,
@@ -66,6 +70,12 @@ class ReferenceBackend:
 
 def _has_depth(options: RasterOptions) -> bool:
     return options.depth or options.distortion
+
+
+def _values(features: Tensor, others: list[Tensor], options: RasterOptions) -> Tensor:
+    """Channels to composite: features, others, and last the detached features."""
+    attached = features.shape[1] - options.detached_features
+    return torch.cat([features[:, :attached], *others, features[:, attached:]], -1)
 
 
 def _rasterize_ellipsoids(
@@ -81,10 +91,10 @@ def _rasterize_ellipsoids(
     opacities = gaussians.opacities
     if options.antialiased:
         opacities = opacities * projected.compensations
-    values = [features, projected.depths[:, None]] if _has_depth(options) else [features]
+    depths = [projected.depths[:, None]] if _has_depth(options) else []
     size = (camera.width, camera.height)
     composite = composite_ellipsoids(
-        projected, opacities, torch.cat(values, -1), size, options, absolute
+        projected, opacities, _values(features, depths, options), size, options, absolute
     )
     return composite, None, ScreenSpace(probe, projected.radii, probe)
 
@@ -115,20 +125,16 @@ def _rasterize_surfels(
             projected.normals,
             projected.radii,
         )
-    channels = features.shape[1]
-    values = [features]
-    if _has_depth(options):
-        values.append(projected.depths[:, None])
+    others = [projected.depths[:, None]] if _has_depth(options) else []
     if options.normals:
-        values.append(projected.normals)
+        others.append(projected.normals)
+    values = _values(features, others, options)
     size = (camera.width, camera.height)
-    composite = composite_surfels(
-        projected, gaussians.opacities, torch.cat(values, -1), size, options, absolute
-    )
+    composite = composite_surfels(projected, gaussians.opacities, values, size, options, absolute)
     normals = None
     if options.normals:
-        start = channels + int(_has_depth(options))
-        normals = composite.values[..., start:] @ camera.T_camera_world[:3, :3]
+        end = values.shape[1] - options.detached_features
+        normals = composite.values[..., end - 3 : end] @ camera.T_camera_world[:3, :3]
     return composite, normals, ScreenSpace(projected.means2d, projected.radii, probe)
 
 

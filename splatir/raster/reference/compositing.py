@@ -65,9 +65,10 @@ def composite_ellipsoids(
     Args:
         projected: Footprints.
         opacities: Peak alpha, already compensated if antialiased.
-        values: Channels to composite.
+        values: Channels to composite; in the last `options.detached_features`, weights are
+            constants.
         size: Image width and height.
-        options: Whether median depth and distortion are wanted.
+        options: Detached channels; whether median depth and distortion are wanted.
         absolute: If given, a leaf whose gradient becomes the sum over pixels of the absolute
             gradient with respect to `means2d`.
     """
@@ -100,9 +101,10 @@ def composite_surfels(
     Args:
         projected: Footprints.
         opacities: Peak alpha.
-        values: Channels to composite.
+        values: Channels to composite; in the last `options.detached_features`, weights are
+            constants.
         size: Image width and height.
-        options: Whether median depth and distortion are wanted.
+        options: Detached channels; whether median depth and distortion are wanted.
         absolute: If given, a leaf whose gradient becomes the sum over pixels of the absolute
             gradient with respect to the last column of the x and y rows of `ray_transforms`.
     """
@@ -185,7 +187,9 @@ def _blend(
         weighted = weights * depths[:, None]
         earlier = weighted.cumsum(0) - weighted
         distortion = 2 * (weighted * (1 - before) - weights * earlier).sum(0)
-    return weights.mT @ values, after[-1], median, distortion
+    attached = values.shape[1] - options.detached_features
+    blended = [weights.mT @ values[:, :attached], weights.detach().mT @ values[:, attached:]]
+    return torch.cat(blended, -1), after[-1], median, distortion
 
 
 def _composite(

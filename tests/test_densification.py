@@ -35,7 +35,7 @@ def random_model(n: int = 60, primitive: Primitive = "ellipsoid", seed: int = 0)
 
 def with_moments(model: GaussianModel) -> torch.optim.Optimizer:
     """An optimiser that has done one step, so that every group has moments."""
-    optimizer = make_optimizer(model, None, LearningRates(), extent=1.0)
+    optimizer = make_optimizer(dict(model.params.items()), LearningRates(), extent=1.0)
     torch.stack([p.square().sum() for p in model.params.values()]).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -225,7 +225,7 @@ def test_noise_moves_faint_gaussians_along_their_own_shape(primitive: Primitive)
     model.params["quats"].data[:] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     model.params["opacities"].data[:] = torch.logit(torch.tensor(0.001))
     model.params["opacities"].data[:1000] = 4.0
-    optimizer = make_optimizer(model, None, LearningRates(means=1.0), extent=1.0)
+    optimizer = make_optimizer(dict(model.params.items()), LearningRates(means=1.0), extent=1.0)
     before = model.params["means"].detach().clone()
     add_mcmc_noise(model, optimizer, 3.0, torch.Generator().manual_seed(0))
     moved = (model.params["means"] - before).detach()

@@ -4,7 +4,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.scene.radiance import radiance_colours
 from splatir.settings import Settings
 from splatir.train.settings import TrainSettings
-from splatir.train.stages import stages_of
+from splatir.train.stages import RadianceStage, stages_of
 from splatir.train.state import TrainState
 from splatir.train.step import StepContext, train_step
 
@@ -136,12 +136,12 @@ def _state(scene: BenchScene, settings: BenchStepSettings) -> TrainState:
 
 
 def _no_rates() -> LearningRates:
-    tiny = 1e-12
-    return LearningRates(tiny, tiny, tiny, tiny, tiny, tiny, tiny, tiny)
+    return LearningRates(**{field.name: 1e-12 for field in fields(LearningRates)})
 
 
 def _context(settings: BenchStepSettings) -> StepContext:
     stage = stages_of(TrainSettings(steps=_STEPS))[0]
+    assert isinstance(stage, RadianceStage)
     backend = rasterizer("cpu", torch.device("cpu"))
     return StepContext(stage, backend, _no_rates(), 1.0, "white", False, 0)
 

@@ -58,7 +58,7 @@ def material_losses(
     image: RenderOutput,
     target: Target,
     background_srgb: Float[Tensor, " 3"],
-    light: EnvironmentLight,
+    learned_light: EnvironmentLight | None,
     weights: MaterialLossWeights,
 ) -> dict[str, Float[Tensor, ""]]:
     """All terms that apply, already weighted; their sum is the loss.
@@ -67,13 +67,14 @@ def material_losses(
         image: Shaded view.
         target: Photo over the background.
         background_srgb: Behind the surface.
-        light: That lit it.
+        learned_light: Light that the priors are for; None where it is known.
         weights: Weights of the terms.
     """
     shown = torch.lerp(background_srgb, display_colour(image.rgb), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
     terms.update(material_priors(image.gbuffer, target.rgb_srgb, weights))
-    terms.update(light_priors(light, weights))
+    if learned_light is not None:
+        terms.update(light_priors(learned_light, weights))
     return terms
 
 

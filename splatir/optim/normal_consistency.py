@@ -14,7 +14,7 @@ from splatir.render.geometry import normals_from_depth
 from splatir.scene.camera import Camera
 
 # Depth differences across a silhouette are no surface: normals are compared above this alpha.
-_SOLID_ALPHA = 0.9
+SOLID_ALPHA = 0.9
 _MIN_ALPHA = 1e-10
 
 
@@ -60,7 +60,7 @@ def normal_consistency_torch(
     _check_sizes(alpha, depth, normals, camera)
     alpha = alpha.detach()
     from_depth = normals_from_depth(depth / alpha.clamp_min(_MIN_ALPHA), camera)
-    solid = _cross_minimum(alpha[..., 0]) > _SOLID_ALPHA
+    solid = _cross_minimum(alpha[..., 0]) > SOLID_ALPHA
     error = alpha[..., 0] - (normals * from_depth).sum(-1)
     return weight * torch.where(solid, error, torch.zeros_like(error)).mean()
 

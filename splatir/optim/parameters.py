@@ -4,6 +4,7 @@ Densification adds, removes and rewrites Gaussians; `gather_rows` is the one pla
 and their optimiser state change length together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class LearningRates(Settings):
         sh0: Of the degree-0 coefficient.
         shN: Of all higher ones.
         background: Of a learned background colour.
+        albedo: Of albedo logits.
+        roughness: Of roughness logits.
+        metallic: Of metallic logits.
+        environment: Of the log radiance of the environment.
     """
 
     means: float = 1.6e-4
@@ -37,6 +42,10 @@ class LearningRates(Settings):
     sh0: float = 2.5e-3
     shN: float = 1.25e-4
     background: float = 1e-2
+    albedo: float = 3e-2
+    roughness: float = 3e-2
+    metallic: float = 3e-2
+    environment: float = 5e-2
 
     def __post_init__(self) -> None:
         """Refuse rates that are no step sizes.
@@ -45,7 +54,8 @@ class LearningRates(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "means means_final", 0, open_ends=True, group="rates")
-        check_range(self, "quats scales opacities sh0 shN background", 0, group="rates")
+        names = "quats scales opacities sh0 shN background albedo roughness metallic environment"
+        check_range(self, names, 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.
@@ -59,22 +69,19 @@ class LearningRates(Settings):
 
 
 def make_optimizer(
-    model: GaussianModel, background: nn.Parameter | None, rates: LearningRates, extent: float
+    parameters: Mapping[str, nn.Parameter], rates: LearningRates, extent: float
 ) -> torch.optim.Optimizer:
-    """Adam over all parameters, one named group per key.
+    """Adam, one named group per parameter.
 
     Args:
-        model: Gaussians.
-        background: Learned background colour, or None.
+        parameters: By key, as in `LearningRates`.
         rates: Step sizes.
         extent: Radius of the scene, scene units.
     """
     groups = [
-        {"params": [param], "name": key, "lr": _initial_rate(key, rates, extent)}
-        for key, param in model.params.items()
+        {"params": [parameter], "name": key, "lr": _initial_rate(key, rates, extent)}
+        for key, parameter in parameters.items()
     ]
-    if background is not None:
-        groups.append({"params": [background], "name": "background", "lr": rates.background})
     # eps as in Kerbl et al. 2023: gradients of single splats are far below Adam's default 1e-8.
     return torch.optim.Adam(groups, eps=1e-15, fused=True)
 

@@ -1,13 +1,15 @@
 """The picture of a radiance splat: view-dependent colours, composited."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
+from splatir.scene.normals import facing_normals
 from splatir.scene.radiance import radiance_colours
 
 
@@ -18,10 +20,15 @@ class RadianceImage:
     Attributes:
         rgb_srgb: Display colour over the background; not clipped.
         raster: Everything else that was composited.
+        normals: Sum of w n over the splats of a pixel, n in the world frame, facing the camera;
+            differentiable in n alone. None if not asked for.
+        centre_depth: Sum of w z, z of the splats' centres, camera frame; likewise.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
     raster: RasterOutput
+    normals: Float[Tensor, "height width 3"] | None = None
+    centre_depth: Float[Tensor, "height width 1"] | None = None
 
 
 def render_radiance(
@@ -31,6 +38,7 @@ def render_radiance(
     background_srgb: Float[Tensor, " 3"] | None = None,
     sh_degree: int | None = None,
     options: RasterOptions = RasterOptions(),
+    with_surface: bool = False,
 ) -> RadianceImage:
     """Render the spherical-harmonic radiance of a model.
 
@@ -44,10 +52,28 @@ def render_radiance(
         background_srgb: Colour behind everything; None leaves the colour premultiplied on black.
         sh_degree: Highest degree used; the model's own if None.
         options: Further outputs.
+        with_surface: Also composite normals and centre depths, with constant weights: whatever is
+            asked of them turns and moves splats, but makes none more opaque.
     """
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     colours = radiance_colours(
         model.params["sh0"], model.params["shN"], model.means, camera.position_world, degree
     )
-    raster = rasterizer.rasterize(model.gaussians, camera, colours, background_srgb, options)
-    return RadianceImage(rgb_srgb=raster.features, raster=raster)
+    gaussians = model.gaussians
+    if not with_surface:
+        raster = rasterizer.rasterize(gaussians, camera, colours, background_srgb, options)
+        return RadianceImage(raster.features, raster)
+    T = camera.T_camera_world.to(gaussians.means)
+    depths = gaussians.means @ T[2, :3] + T[2, 3]
+    normals = facing_normals(gaussians, camera.position_world.to(gaussians.means))
+    if background_srgb is not None:
+        background_srgb = torch.nn.functional.pad(background_srgb, (0, 4))
+    raster = rasterizer.rasterize(
+        gaussians,
+        camera,
+        torch.cat([colours, normals, depths[:, None]], dim=-1),
+        background_srgb,
+        replace(options, detached_features=4),
+    )
+    rgb, normals, depth = raster.features.split([3, 3, 1], dim=-1)
+    return RadianceImage(rgb, raster, normals, depth)

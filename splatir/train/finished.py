@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.scene.gaussians import GaussianModel
+from splatir.scene.lights import EnvironmentLight
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import TrainSettings
 from splatir.train.state import model_from_plain
@@ -22,6 +23,8 @@ class FinishedRun:
         settings: Of the training.
         model: Gaussians, world frame.
         background_srgb: Learned background, or None.
+        light: Environment that lit the photos, recovered or given, world frame; None for a run
+            without materials.
         S_world_input: Similarity from the capture's frame to the world, float64.
         step: Steps trained.
         seconds: Time spent in them.
@@ -31,6 +34,7 @@ class FinishedRun:
     settings: TrainSettings
     model: GaussianModel
     background_srgb: Float[Tensor, " 3"] | None
+    light: EnvironmentLight | None
     S_world_input: Float[Tensor, "4 4"]
     step: int
     seconds: float
@@ -47,12 +51,13 @@ def load_run(root: Path, device: torch.device) -> FinishedRun:
     settings = folder.settings()
     checkpoint = folder.load_latest()
     state = checkpoint["state"]
-    background = state["background"]
+    background, environment = state["background"], state["environment"]
     return FinishedRun(
         folder,
         settings,
         model_from_plain(state, device),
         None if background is None else background.to(device),
+        None if environment is None else EnvironmentLight(environment.to(device).exp()),
         checkpoint["S_world_input"],
         state["step"],
         state["seconds"],

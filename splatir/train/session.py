@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,15 +19,18 @@ from splatir.messages import error_message, one_line
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
+from splatir.scene.lights import EnvironmentLight
 from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
 from splatir.train.coarse import reduced_photo
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
+from splatir.train.material_step import KnownLight, MaterialContext, material_step
 from splatir.train.new_run import NewRun, create_new_run
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
-from splatir.train.stages import Stage, stages_of
+from splatir.train.stages import MaterialStage, RadianceStage, Stage, stages_of
+from splatir.train.start_materials import start_materials
 from splatir.train.state import TrainState, generator_for
 from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
 
@@ -208,23 +212,48 @@ class _Session:
 
     def _run_all(self) -> None:
         for stage in stages_of(self.settings):
-            context = StepContext(
-                stage,
-                self.backend,
-                self.settings.rates,
-                self.dataset.extent,
-                self._background(),
-                self.settings.uses_antialiasing,
-                self.settings.seed,
-            )
-            self._run_stage(stage, context)
+            if self.state.step >= stage.end:
+                continue
+            if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
+                self.state = start_materials(self.state, self.dataset, self.settings)
+            self._run_stage(stage, self._step_function(stage))
 
-    def _run_stage(self, stage: Stage, context: StepContext) -> None:
-        bar = tqdm(total=stage.steps, initial=self.state.step, desc=stage.name, unit="step")
+    def _step_function(self, stage: Stage) -> Callable[[Camera, Photo], StepReport]:
+        """What does one step of a stage on a view."""
+        settings = self.settings
+        if isinstance(stage, MaterialStage):
+            environment = self.state.environment
+            assert environment is not None
+            known = None
+            if not environment.requires_grad:
+                known = KnownLight.of(EnvironmentLight(self.state.radiance))
+            context = MaterialContext(
+                stage, self.backend, settings.rates, self._raster_options, known
+            )
+            return lambda camera, photo: material_step(self.state, context, camera, photo)
+        assert isinstance(stage, RadianceStage)
+        radiance_context = StepContext(
+            stage,
+            self.backend,
+            settings.rates,
+            self.dataset.extent,
+            self._background(),
+            settings.uses_antialiasing,
+            settings.seed,
+        )
+        return lambda camera, photo: train_step(self.state, radiance_context, camera, photo)
+
+    @property
+    def _raster_options(self) -> RasterOptions:
+        return RasterOptions(antialiased=self.settings.uses_antialiasing)
+
+    def _run_stage(self, stage: Stage, step: Callable[[Camera, Photo], StepReport]) -> None:
+        done = self.state.step - stage.start
+        bar = tqdm(total=stage.steps, initial=done, desc=stage.name, unit="step")
         smoothed = None
         with bar, interrupt_flag() as interrupted:
-            while self.state.step < stage.steps:
-                report = self._step(stage, context)
+            while self.state.step < stage.end:
+                report = self._step(stage, step)
                 smoothed = report.psnr if smoothed is None else 0.98 * smoothed + 0.02 * report.psnr
                 bar.update()
                 count = self.state.model.num_gaussians
@@ -235,13 +264,13 @@ class _Session:
                     raise KeyboardInterrupt
         self._save()
 
-    def _step(self, stage: Stage, context: StepContext) -> StepReport:
+    def _step(self, stage: Stage, step: Callable[[Camera, Photo], StepReport]) -> StepReport:
         started = time.perf_counter()
         index = self._view_index(self.state.step)
         for ahead in range(1, _LOOKAHEAD + 1):
             self.photos.prefetch(self._view_index(self.state.step + ahead))
         camera, photo = self._sample(index, stage.image_divisor(self.state.step))
-        report = train_step(self.state, context, camera, photo)
+        report = step(camera, photo)
         self.state.seconds += time.perf_counter() - started
         return report
 
@@ -259,7 +288,7 @@ class _Session:
 
     def _after_step(self, stage: Stage, report: StepReport) -> None:
         step, settings = self.state.step, self.settings
-        if step % _LOG_EVERY == 0 or step == stage.steps:
+        if step % _LOG_EVERY == 0 or step == stage.end:
             self.run.append_metrics(
                 {
                     "step": step,
@@ -271,11 +300,11 @@ class _Session:
                     "seconds": round(self.state.seconds, 3),
                 }
             )
-        if step == stage.steps:
+        if step == stage.end:
             return
         if settings.checkpoint_every and step % settings.checkpoint_every == 0:
             self._save()
-        if settings.eval_every and step % settings.eval_every == 0:
+        if settings.eval_every and step % settings.eval_every == 0 and stage.name == "radiance":
             self._score()
 
     def _save(self) -> None:
@@ -303,7 +332,7 @@ class _Session:
             self.held_out,
             self.backend,
             None if self.state.background is None else self.state.background.detach(),
-            RasterOptions(antialiased=self.settings.uses_antialiasing),
+            self._raster_options,
         )
         mean = scores.mean
         self.run.append_metrics(

@@ -9,10 +9,12 @@ import tyro
 from splatir.data.dataset import DataSettings
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
+from splatir.optim.material_losses import MaterialLossWeights
 from splatir.optim.parameters import LearningRates
 from splatir.scene.gaussians import Primitive
 from splatir.scene.initialise import InitialisationSettings
 from splatir.settings import Settings, SettingsError, check_range
+from splatir.train.material_settings import MaterialSettings
 
 Background = Literal["auto", "white", "black", "random", "learned"]
 
@@ -53,8 +55,10 @@ class TrainSettings(Settings):
         overwrite: Allow `output` to hold an earlier run; it is replaced when the new one has its
             first checkpoint.
         dataset: How the capture is read.
-        stages: Stages to train, in order.
+        stages: Stages to train: radiance, or radiance materials.
         steps: Training steps of the radiance stage; each renders one photo.
+        envmap: The true environment (.hdr or .exr, in the capture's frame), where it is known; it
+            is kept fixed.
         seed: Of everything random.
         device: "auto" takes CUDA where there is one.
         backend: Rasteriser; "auto" takes the fastest that the device has.
@@ -70,6 +74,8 @@ class TrainSettings(Settings):
         loss: Weights of the loss terms.
         schedule: What changes over the steps.
         densify: Where Gaussians are added and removed.
+        materials: The materials stage.
+        material_loss: Weights of its loss terms.
     """
 
     data: Path | None = None
@@ -78,8 +84,9 @@ class TrainSettings(Settings):
     resume: Path | None = None
     overwrite: bool = False
     dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
-    stages: tuple[Literal["radiance"], ...] = ("radiance",)
+    stages: tuple[Literal["radiance", "materials"], ...] = ("radiance", "materials")
     steps: int = 7000
+    envmap: Path | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "reference", "cpu", "gsplat"] = "auto"
@@ -94,6 +101,8 @@ class TrainSettings(Settings):
     loss: LossWeights = field(default_factory=LossWeights)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     densify: DensificationSettings = field(default_factory=DensificationSettings)
+    materials: MaterialSettings = field(default_factory=MaterialSettings)
+    material_loss: MaterialLossWeights = field(default_factory=MaterialLossWeights)
 
     @property
     def uses_antialiasing(self) -> bool:
@@ -110,5 +119,8 @@ class TrainSettings(Settings):
         check_range(self, "photo_memory_gb eval_every checkpoint_every", 0)
         # What torch's generators take.
         check_range(self, "seed", 0, 2**63 - 1)
-        if not self.stages:
-            raise SettingsError("stages must name at least one stage, such as radiance.")
+        if self.stages not in (("radiance",), ("radiance", "materials")):
+            raise SettingsError(
+                "stages must be radiance, or radiance materials, in this order; "
+                f"got {' '.join(self.stages) or 'none'}."
+            )

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
+from splatir.optim.material_losses import MaterialLossWeights
+from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import ScheduleSettings, TrainSettings
 
 
@@ -13,21 +15,42 @@ class Stage:
 
     Attributes:
         name: As in `--stages`.
+        start: Steps of the training before this stage.
         steps: Number of steps.
+    """
+
+    name: str
+    start: int
+    steps: int
+
+    @property
+    def end(self) -> int:
+        """Steps of the training when the stage is done."""
+        return self.start + self.steps
+
+    def progress(self, step: int) -> float:
+        """Part of the stage that is done before a step of the training, in [0, 1)."""
+        return (step - self.start) / self.steps
+
+    def image_divisor(self, step: int) -> int:
+        """Reduction of the image size at a step."""
+        del step
+        return 1
+
+
+@dataclass(frozen=True)
+class RadianceStage(Stage):
+    """Geometry and view-dependent radiance, with densification.
+
+    Attributes:
         loss: Weights of the terms.
         schedule: What changes over the steps.
         densify: Where Gaussians are added and removed.
     """
 
-    name: str
-    steps: int
     loss: LossWeights
     schedule: ScheduleSettings
     densify: DensificationSettings
-
-    def progress(self, step: int) -> float:
-        """Part of the stage that is done before a step, in [0, 1)."""
-        return step / self.steps
 
     def sh_degree(self, step: int) -> int:
         """Highest SH degree in use at a step; the model's own may be lower."""
@@ -43,21 +66,46 @@ class Stage:
     def refines(self, step: int) -> bool:
         """Whether Gaussians are added and removed after a step."""
         d = self.densify
-        inside = d.start * self.steps <= step < d.stop * self.steps
-        return d.strategy != "none" and inside and step % d.every == 0 and step > 0
+        inside = d.start <= self.progress(step) < d.stop
+        return d.strategy != "none" and inside and step % d.every == 0 and step > self.start
 
     def resets_opacity(self, step: int) -> bool:
         """Whether opacities are reset after a step (default strategy only)."""
         d = self.densify
-        inside = 0 < step < d.stop * self.steps
+        inside = 0 < self.progress(step) < d.stop
         return (
             d.strategy == "default" and d.reset_every > 0 and inside and step % d.reset_every == 0
         )
 
 
+@dataclass(frozen=True)
+class MaterialStage(Stage):
+    """Materials and light; geometry and radiance stay as they are.
+
+    Attributes:
+        settings: Start values and schedule.
+        loss: Weights of the terms.
+    """
+
+    settings: MaterialSettings
+    loss: MaterialLossWeights
+
+    def rate_factor(self, step: int) -> float:
+        """Factor of all learning rates at a step."""
+        late = (self.progress(step) - self.settings.decay_from) / (1 - self.settings.decay_from)
+        return self.settings.decay ** max(late, 0.0)
+
+
 def stages_of(settings: TrainSettings) -> tuple[Stage, ...]:
     """The stages that settings ask for, in order."""
-    return tuple(
-        Stage(name, settings.steps, settings.loss, settings.schedule, settings.densify)
-        for name in settings.stages
-    )
+    stages: list[Stage] = []
+    for name in settings.stages:
+        start = stages[-1].end if stages else 0
+        if name == "radiance":
+            parts = (settings.loss, settings.schedule, settings.densify)
+            stages.append(RadianceStage(name, start, settings.steps, *parts))
+        else:
+            materials = settings.materials
+            parts = (materials, settings.material_loss)
+            stages.append(MaterialStage(name, start, materials.steps, *parts))
+    return tuple(stages)

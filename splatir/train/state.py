@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import LearningRates, make_optimizer
-from splatir.scene.gaussians import GaussianModel, Primitive
+from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.storage.checkpoint import CheckpointError
 
 
@@ -23,7 +24,9 @@ class TrainState:
     Attributes:
         model: The Gaussians.
         background: Learned background colour (sRGB), or None.
-        optimizer: Adam over both.
+        environment: Log radiance of the light [height,width,3], or None before the materials
+            stage. Not optimised (no gradient) where the light is known.
+        optimizer: Adam over what the present stage moves.
         statistics: Screen gradients since the last refinement.
         step: Steps done.
         seconds: Time spent in them.
@@ -31,6 +34,7 @@ class TrainState:
 
     model: GaussianModel
     background: nn.Parameter | None
+    environment: nn.Parameter | None
     optimizer: torch.optim.Optimizer
     statistics: GradientStatistics
     step: int = 0
@@ -52,12 +56,55 @@ class TrainState:
         background = (
             nn.Parameter(torch.full((3,), 0.5, device=device)) if learn_background else None
         )
+        return cls._of(model, background, None, rates, extent)
+
+    @classmethod
+    def _of(
+        cls,
+        model: GaussianModel,
+        background: nn.Parameter | None,
+        environment: nn.Parameter | None,
+        rates: LearningRates,
+        extent: float,
+    ) -> "TrainState":
+        parameters = _trained_parameters(model, background, environment)
         return cls(
             model,
             background,
-            make_optimizer(model, background, rates, extent),
-            GradientStatistics.zeros(model.num_gaussians, device),
+            environment,
+            make_optimizer(parameters, rates, extent),
+            GradientStatistics.zeros(model.num_gaussians, model.means.device),
         )
+
+    @property
+    def radiance(self) -> Float[Tensor, "height width 3"]:
+        """The learned light, linear."""
+        assert self.environment is not None
+        return self.environment.exp()
+
+    def add_materials(
+        self,
+        materials: dict[str, Tensor],
+        environment: Tensor,
+        learn_light: bool,
+        rates: LearningRates,
+    ) -> "TrainState":
+        """The state at the start of the materials stage.
+
+        Args:
+            materials: Activated values by key.
+            environment: Log radiance of the light.
+            learn_light: Whether it is optimised.
+            rates: Learning rates.
+        """
+        params = {key: value.detach() for key, value in self.model.params.items()}
+        for key in MATERIAL_KEYS:
+            params[key] = PARAMETER_SPACES[key].invert(materials[key])
+        model = GaussianModel(params, self.model.primitive)
+        light = nn.Parameter(environment.detach().clone(), requires_grad=learn_light)
+        state = TrainState._of(model, self.background, light, rates, 1.0)
+        state.step, state.seconds = self.step, self.seconds
+        return state
 
     def to_plain(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
@@ -65,6 +112,8 @@ class TrainState:
             "params": {key: value.detach() for key, value in self.model.params.items()},
             "primitive": self.model.primitive,
             "background": None if self.background is None else self.background.detach(),
+            "environment": None if self.environment is None else self.environment.detach(),
+            "learns_light": self.environment is not None and self.environment.requires_grad,
             "optimizer": self.optimizer.state_dict(),
             "gradient_total": self.statistics.total,
             "gradient_count": self.statistics.count,
@@ -82,9 +131,13 @@ class TrainState:
             CheckpointError: The optimiser's part does not fit the rest.
         """
         model = model_from_plain(plain, device)
-        state = cls.start(model, plain["background"] is not None, rates, extent)
-        if state.background is not None:
-            state.background.data.copy_(plain["background"])
+        background, environment = (
+            None if plain[key] is None else nn.Parameter(plain[key].to(device))
+            for key in ("background", "environment")
+        )
+        if environment is not None:
+            environment.requires_grad_(plain["learns_light"])
+        state = cls._of(model, background, environment, rates, extent)
         try:
             state.optimizer.load_state_dict(plain["optimizer"])
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -96,11 +149,26 @@ class TrainState:
         return state
 
 
+def _trained_parameters(
+    model: GaussianModel, background: nn.Parameter | None, environment: nn.Parameter | None
+) -> dict[str, nn.Parameter]:
+    """What the stage that a model is in moves, by key."""
+    if not model.has_materials:
+        parameters = dict(model.params.items())
+        return parameters if background is None else {**parameters, "background": background}
+    parameters = {key: model.params[key] for key in MATERIAL_KEYS}
+    if environment is not None and environment.requires_grad:
+        parameters["environment"] = environment
+    return parameters
+
+
 # What `TrainState.to_plain` gives, by key.
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "params": dict,
     "primitive": str,
     "background": (Tensor, type(None)),
+    "environment": (Tensor, type(None)),
+    "learns_light": bool,
     "optimizer": dict,
     "gradient_total": Tensor,
     "gradient_count": Tensor,
@@ -127,8 +195,9 @@ def check_contents(contents: dict[str, Any], path: Path) -> None:
         problem = "it has no 4x4 'S_world_input'"
     else:
         wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
-        if wrong or "background" not in state:
-            problem = f"its state lacks {wrong or 'background'}, or holds another kind of value"
+        wrong += [key for key in ("background", "environment") if key not in state]
+        if wrong:
+            problem = f"its state lacks {wrong}, or holds another kind of value"
         elif state["primitive"] not in get_args(Primitive):
             problem = f"its primitive is {state['primitive']!r}"
         elif not all(isinstance(value, Tensor) for value in state["params"].values()):
@@ -151,6 +220,9 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     background = state["background"]
     if background is not None and background.shape != (3,):
         return f"its background has shape {tuple(background.shape)}, not (3,)"
+    environment = state["environment"]
+    if environment is not None and (environment.ndim != 3 or environment.shape[2] != 3):
+        return f"its environment has shape {tuple(environment.shape)}, not (height, width, 3)"
     return None
 
 

@@ -1,6 +1,6 @@
 """One training step: photo in, losses, gradients, and the parameters moved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ from splatir.optim.densification import (
     refine_mcmc,
     reset_opacities,
 )
-from splatir.optim.losses import Target, needs_distortion, needs_normals, radiance_losses
+from splatir.optim.losses import Target, needs_distortion, needs_surface, radiance_losses
 from splatir.optim.parameters import LearningRates, group
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.train.settings import Background
-from splatir.train.stages import Stage
+from splatir.train.stages import RadianceStage
 from splatir.train.state import TrainState, generator_for
 
 # Purposes of random draws, so that no two share a generator.
@@ -46,7 +46,7 @@ class StepContext:
         seed: Of everything random.
     """
 
-    stage: Stage
+    stage: RadianceStage
     rasterizer: RasterBackend
     rates: LearningRates
     extent: float
@@ -69,7 +69,7 @@ class StepReport:
     loss: float
     terms: dict[str, float]
     psnr: float
-    refinement: Refinement
+    refinement: Refinement = field(default_factory=Refinement)
 
 
 def train_step(state: TrainState, context: StepContext, camera: Camera, photo: Photo) -> StepReport:
@@ -94,27 +94,38 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
         context.rasterizer,
         background,
         stage.sh_degree(step),
-        _options(state.model, context, progress),
+        _options(state.model, context),
+        with_surface=needs_surface(stage.loss, progress),
     )
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
     )
-    loss = torch.stack(list(terms.values())).sum()
-    if not bool(loss.isfinite()):
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        raise NonFiniteLoss(f"the loss of step {step} is not finite: {values}.")
-    loss.backward()
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
-    state.optimizer.step()
-    state.optimizer.zero_grad()
+    loss = take_step(state, terms)
     refinement = _densify(state, context, image, camera)
     state.step += 1
     return StepReport(
-        float(loss.detach()),
+        loss,
         {name: float(term.detach()) for name, term in terms.items()},
-        _psnr(image.rgb_srgb.detach(), target.rgb_srgb),
+        psnr_of(image.rgb_srgb.detach(), target.rgb_srgb),
         refinement,
     )
+
+
+def take_step(state: TrainState, terms: dict[str, Tensor]) -> float:
+    """Move the parameters down the gradient of the terms' sum; returns the sum.
+
+    Raises:
+        NonFiniteLoss: Before any parameter is changed.
+    """
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(loss.isfinite()):
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        raise NonFiniteLoss(f"the loss of step {state.step} is not finite: {values}.")
+    loss.backward()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    return float(loss.detach())
 
 
 def make_target(photo: Photo, background_srgb: Tensor) -> Target:
@@ -141,14 +152,9 @@ def _background(state: TrainState, context: StepContext) -> Tensor:
     return torch.full((3,), 1.0 if context.background == "white" else 0.0, device=device)
 
 
-def _options(model: GaussianModel, context: StepContext, progress: float) -> RasterOptions:
-    loss = context.stage.loss
-    normals = needs_normals(model, loss, progress)
-    distortion = needs_distortion(model, loss)
+def _options(model: GaussianModel, context: StepContext) -> RasterOptions:
     return RasterOptions(
-        depth=normals or distortion,
-        normals=normals,
-        distortion=distortion,
+        distortion=needs_distortion(model, context.stage.loss),
         antialiased=context.antialiased,
         absgrad=context.stage.densify.absgrad,
     )
@@ -163,7 +169,7 @@ def _densify(
         return refinement
     generator = generator_for(context.seed, step, REFINEMENT)
     if settings.strategy == "default":
-        if step < settings.stop * context.stage.steps:
+        if context.stage.progress(step) < settings.stop:
             state.statistics.add(image.raster.screen, camera.width, camera.height)
         if context.stage.refines(step):
             refinement = refine_default(
@@ -188,6 +194,7 @@ def _densify(
     return refinement
 
 
-def _psnr(image: Tensor, target: Tensor) -> float:
+def psnr_of(image: Tensor, target: Tensor) -> float:
+    """PSNR of two pictures with data range 1, dB."""
     error = float((image - target).square().mean())
     return -10.0 * float(torch.tensor(max(error, 1e-10)).log10())

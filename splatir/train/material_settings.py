@@ -1,0 +1,37 @@
+"""What the materials stage can be told, with its defaults."""
+
+from dataclasses import dataclass
+
+from splatir.settings import Settings, check_range
+
+
+@dataclass(frozen=True)
+class MaterialSettings(Settings):
+    """How materials and light are found once geometry and radiance stand.
+
+    Attributes:
+        steps: Steps of the stage; each shades one whole photo.
+        environment_height: Rows of the learned environment map; it has twice as many columns.
+        roughness: Perceptual roughness at the start.
+        metallic: Metallic at the start.
+        decay_from: From this part of the stage on, learning rates fall.
+        decay: To this factor at the end, exponentially.
+    """
+
+    steps: int = 1500
+    environment_height: int = 16
+    roughness: float = 0.3
+    metallic: float = 0.05
+    decay_from: float = 0.6
+    decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can follow.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "steps", 1, group="materials")
+        check_range(self, "environment_height", 4, 256, group="materials")
+        check_range(self, "roughness metallic decay", 0, 1, open_ends=True, group="materials")
+        check_range(self, "decay_from", 0, 1, group="materials")

@@ -19,9 +19,9 @@ from splatir.evaluate.report import (
     SheetRow,
     contact_sheet,
     radiance_row,
-    radiance_sheet,
     save_png,
     score_text,
+    write_sheet,
 )
 from splatir.raster.contract import RasterOutput, ScreenSpace
 
@@ -137,7 +137,8 @@ def test_rows_hold_the_buffers_that_were_composited() -> None:
 
 def test_sheet_file_is_a_png(tmp_path: Path) -> None:
     path = tmp_path / "eval" / "sheet.png"
-    radiance_sheet([rendered_view(), rendered_view(with_buffers=False)], path, "title")
+    rows = [radiance_row(rendered_view()), radiance_row(rendered_view(with_buffers=False))]
+    write_sheet(rows, None, path, "title")
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width == 5 * 248 + 8

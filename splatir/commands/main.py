@@ -40,6 +40,12 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command("splatir.commands.train", "TrainSettings", "train on a capture: --data DIR"),
+    "render": Command(
+        "splatir.commands.render", "RenderSettings", "write pictures, materials, normals", "run"
+    ),
+    "relight": Command(
+        "splatir.commands.relight", "RelightSettings", "show a run under another light", "run"
+    ),
     "eval": Command(
         "splatir.commands.evaluate", "EvalSettings", "score a run on its held-out views", "run"
     ),
@@ -107,6 +113,7 @@ def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) 
     """Flags over a preset over defaults."""
     if command.positional and words and not words[0].startswith("-"):
         words = [f"--{command.positional}", *words]
+    words = _joined_lists(words)
     defaults = kind()
     if any(field.name == "config" for field in fields(kind)):
         preset = _flag_value(words, "--config")
@@ -135,6 +142,18 @@ def _parser_message(said: str, name: str) -> str:
     flags = re.findall(r"(?<!\S)--[\w.-]+", similar)
     hint = f" Did you mean {' or '.join(flags)}?" if flags else ""
     return f"{sentence}.{hint} See splatir {name} --help."
+
+
+def _joined_lists(words: Sequence[str]) -> list[str]:
+    """Write `--box -1,0,0` as `--box=-1,0,0`: a value with a minus would count as a flag."""
+    joined: list[str] = []
+    for word in words:
+        is_list = re.fullmatch(r"-[\d.][\d.eE+-]*(,[\d.eE+-]*)+", word) is not None
+        if is_list and joined and re.fullmatch(r"--[\w.-]+", joined[-1]):
+            joined[-1] = f"{joined[-1]}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _flag_value(words: list[str], flag: str) -> str | None:

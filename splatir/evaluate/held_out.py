@@ -1,4 +1,4 @@
-"""How well a radiance splat predicts photographs that it was not trained on."""
+"""How well does a model, by its radiance or shaded, predict photos it was not trained on?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +12,11 @@ from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
+from splatir.render.buffers import ViewBuffers, shaded_buffers
 from splatir.render.radiance import render_radiance
+from splatir.render.tone import composite_srgb, display_srgb
 from splatir.scene.gaussians import GaussianModel
+from splatir.shade.surface import Shader
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ class RenderedView:
     image_srgb: Float[Tensor, "height width 3"]
     photo_srgb: Float[Tensor, "height width 3"]
     raster: RasterOutput
+    scores: ImageScores
+
+
+@dataclass(frozen=True)
+class ShadedView:
+    """A held-out view under the recovered light beside its photo, as they are compared.
+
+    Attributes:
+        name: Of the view.
+        image_srgb: Shaded, over white where the photo has alpha; clipped, on the CPU.
+        photo_srgb: Photo, likewise.
+        buffers: Coverage, materials, normals and depth, world frame.
+        scores: Comparison of the two.
+    """
+
+    name: str
+    image_srgb: Float[Tensor, "height width 3"]
+    photo_srgb: Float[Tensor, "height width 3"]
+    buffers: ViewBuffers
     scores: ImageScores
 
 
@@ -108,11 +130,54 @@ def render_view(
     if photo.alpha is not None:
         background = torch.ones(3, device=device)
     image = render_radiance(model, view.camera.to(device), rasterizer, background, options=options)
-    alpha = None if photo.alpha is None else photo.alpha[..., 0]
     rendered = image.rgb_srgb.clamp(0.0, 1.0).cpu()
+    photo_srgb, scores = _compared(rendered, photo)
+    return RenderedView(view.name, rendered, photo_srgb, image.raster, scores)
+
+
+@torch.no_grad()
+def shade_view(
+    model: GaussianModel,
+    view: View,
+    photo: Photo,
+    shader: Shader,
+    rasterizer: RasterBackend,
+    background_srgb: Float[Tensor, " 3"] | None,
+    options: RasterOptions = RasterOptions(),
+) -> ShadedView:
+    """Shade one view under a light and compare it with its photo as `render_view` does.
+
+    Args:
+        model: Gaussians with materials.
+        view: Camera.
+        photo: Pixels.
+        shader: Method, with the recovered light.
+        rasterizer: Backend.
+        background_srgb: Behind views whose photo has no alpha; None is black.
+        options: As in training.
+
+    Raises:
+        ValueError: The model has no materials.
+    """
+    camera = view.camera.to(model.means.device)
+    buffers = shaded_buffers(model, camera, shader, rasterizer, options)
+    background = torch.zeros(3) if background_srgb is None else background_srgb
+    if photo.alpha is not None:
+        background = torch.ones(3)
+    shown = display_srgb(buffers.rgb, "srgb")
+    rendered = composite_srgb(shown, buffers.alpha, background).cpu()
+    photo_srgb, scores = _compared(rendered, photo)
+    return ShadedView(view.name, rendered, photo_srgb, buffers, scores)
+
+
+def _compared(
+    rendered: Float[Tensor, "height width 3"], photo: Photo
+) -> tuple[Float[Tensor, "height width 3"], ImageScores]:
+    """The photo on white, and scores of a composited picture against it."""
+    alpha = None if photo.alpha is None else photo.alpha[..., 0]
     photo_on_white = on_white(photo.rgb_srgb, alpha)
     # Both pictures are composited already: only the foreground still needs the photo's alpha.
     scores = score_image(rendered, photo_on_white)
     if alpha is not None and bool((alpha > 0.5).any()):
         scores = replace(scores, psnr_fg=psnr(rendered, photo_on_white, alpha > 0.5))
-    return RenderedView(view.name, rendered, photo_on_white.float(), image.raster, scores)
+    return photo_on_white.float(), scores

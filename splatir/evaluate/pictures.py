@@ -1,4 +1,4 @@
-"""Colours for buffers that people look at: depth, error and normals as 8-bit RGB.
+"""Colours for buffers that people look at: depth, error, normals, materials, light as 8-bit RGB.
 
 Both colour maps grow steadily in lightness, so they read the same in grey and to colour-blind eyes.
 """
@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from splatir.maths.colour import srgb_from_linear
 
 Plane = Float[Tensor, "height width"] | Float[np.ndarray, "height width"]
 Image = Float[Tensor, "height width 3"] | Float[np.ndarray, "height width 3"]
@@ -21,6 +23,8 @@ _HEAT_MAP = np.array(
     [[0, 0, 0], [58, 14, 96], [148, 32, 92], [222, 80, 46], [250, 164, 40], [255, 250, 210]],
     dtype=np.float64,
 )
+# What the mean radiance of a light is shown as: middle grey.
+_LIGHT_GREY = 0.18
 # Alpha below which a pixel shows nothing that has a depth.
 _MIN_ALPHA = 0.5
 
@@ -84,6 +88,28 @@ def depth_picture(
     return _to_bytes(_over_white(_apply_map(1.0 - (values - near) / span, _DEPTH_MAP), alpha))
 
 
+def value_picture(values: Plane, alpha: Plane | None = None) -> Picture:
+    """A quantity from 0 (dark) to 1 (bright), such as roughness, in colour; white where nothing is.
+
+    Args:
+        values: In [0, 1]; beyond, the ends of the colours.
+        alpha: Coverage in [0, 1], blends to white; None for everywhere.
+    """
+    return _to_bytes(_over_white(_apply_map(_array(values), _DEPTH_MAP), alpha))
+
+
+def albedo_picture(albedo: Image, alpha: Float[Tensor, "height width 1"]) -> Picture:
+    """Base colour as it would display, on white.
+
+    Args:
+        albedo: Linear, not multiplied by coverage.
+        alpha: Coverage in [0, 1], blends to white in sRGB.
+    """
+    linear = torch.from_numpy(np.clip(_array(albedo), 0.0, 1.0))
+    colours = 255.0 * srgb_from_linear(linear).numpy()
+    return _to_bytes(_over_white(colours, alpha[..., 0]))
+
+
 def error_picture(a_srgb: Image, b_srgb: Image, full_scale: float = 0.2) -> Picture:
     """Mean absolute difference over channels as heat: black is none, pale is `full_scale` or more.
 
@@ -107,6 +133,25 @@ def normal_picture(normals: Image, alpha: Plane | None = None) -> Picture:
     length = np.linalg.norm(values, axis=-1, keepdims=True)
     colours = 127.5 * (1.0 + values / np.maximum(length, 1e-6))
     return _to_bytes(_over_white(np.where(length > 1e-6, colours, 255.0), alpha))
+
+
+def light_picture(radiance: Image, stops: float = 0.0) -> tuple[Picture, float]:
+    """An environment map as sRGB, bright enough to see what lights most of the scene.
+
+    Args:
+        radiance: Linear, row 0 at +Z.
+        stops: Brighter by so many factors of two; negative values show suns.
+
+    Returns:
+        The picture, and the factor from radiance to what is shown before the sRGB curve.
+    """
+    values = _array(radiance)
+    # Mean over directions: rows near the poles are narrow.
+    rows = np.sin(np.pi * (np.arange(len(values)) + 0.5) / len(values))
+    mean = float(np.average(values.mean((1, 2)), weights=rows))
+    factor = _LIGHT_GREY / max(mean, 1e-12) * 2.0**stops
+    shown = srgb_from_linear(torch.from_numpy(np.clip(factor * values, 0.0, 1.0)))
+    return srgb_picture(shown), factor
 
 
 def _over_white(colours: np.ndarray, alpha: Plane | None) -> np.ndarray:

@@ -10,15 +10,19 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from splatir.codecs.atomic import atomic_file
-from splatir.evaluate.held_out import RenderedView
+from splatir.evaluate.held_out import RenderedView, ShadedView
 from splatir.evaluate.metrics import ImageScores
 from splatir.evaluate.pictures import (
+    albedo_picture,
     depth_picture,
     depth_range,
     error_picture,
+    light_picture,
     normal_picture,
     srgb_picture,
+    value_picture,
 )
+from splatir.scene.lights import EnvironmentLight
 
 _MARGIN = 8
 _TEXT_SIZE = 14
@@ -123,11 +127,49 @@ def radiance_row(view: RenderedView) -> SheetRow:
     return SheetRow(f"{view.name}   {score_text(view.scores)}", tuple(cells))
 
 
-def radiance_sheet(views: Sequence[RenderedView], path: Path, title: str = "") -> None:
-    """Write the contact sheet of rendered held-out views as a PNG.
+def material_row(view: ShadedView, radiance: ImageScores | None = None) -> SheetRow:
+    """Photo, shaded render, error, materials and normals, with the view's scores.
 
     Args:
-        views: At least one.
+        view: Shaded, of a model with materials.
+        radiance: Scores of the same view by radiance alone, to compare with.
+    """
+    buffers = view.buffers
+    assert buffers.albedo is not None
+    assert buffers.roughness is not None and buffers.metallic is not None
+    alpha = buffers.alpha[..., 0]
+    cells = (
+        SheetCell(srgb_picture(view.photo_srgb), "photo"),
+        SheetCell(srgb_picture(view.image_srgb), "shaded"),
+        SheetCell(error_picture(view.image_srgb, view.photo_srgb), "error, pale = 0.2 or more"),
+        SheetCell(albedo_picture(buffers.albedo, buffers.alpha), "albedo"),
+        SheetCell(value_picture(buffers.roughness[..., 0], alpha), "roughness, bright = 1"),
+        SheetCell(value_picture(buffers.metallic[..., 0], alpha), "metallic, bright = 1"),
+        SheetCell(normal_picture(buffers.normals, alpha), "normal, world xyz"),
+    )
+    title = f"{view.name}   {score_text(view.scores)}"
+    if radiance is not None:
+        title += f"   (radiance alone: {score_text(radiance)})"
+    return SheetRow(title, cells)
+
+
+def light_row(light: EnvironmentLight) -> SheetRow:
+    """A light as pictures: its mean as middle grey, and darker, so that suns show."""
+    cells = []
+    for stops in (0.0, -4.0):
+        picture, factor = light_picture(light.radiance, stops)
+        cells.append(SheetCell(picture, f"radiance x {factor:.3g}"))
+    return SheetRow("light: +Z at the top, +X in the middle, +Y left of it", tuple(cells))
+
+
+def write_sheet(
+    rows: Sequence[SheetRow], light: EnvironmentLight | None, path: Path, title: str = ""
+) -> None:
+    """Write the contact sheet of held-out views, and of the light below them, as a PNG.
+
+    Args:
+        rows: At least one, of `material_row` or `radiance_row`.
+        light: Recovered or given; None leaves it out.
         path: File to create or replace.
         title: First line of the sheet; empty for none.
 
@@ -135,7 +177,8 @@ def radiance_sheet(views: Sequence[RenderedView], path: Path, title: str = "") -
         ValueError: No views.
         OSError: The file cannot be written.
     """
-    save_png(path, contact_sheet([radiance_row(view) for view in views], title))
+    lights = [] if light is None else [light_row(light)]
+    save_png(path, contact_sheet([*rows, *lights] if rows else [], title))
 
 
 def _scaled(picture: UInt8[np.ndarray, "height width 3"], width: int) -> Image.Image:

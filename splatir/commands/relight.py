@@ -1,0 +1,241 @@
+"""`splatir relight`: a run under another light, or with other materials."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.commands.frames import Frames, FrameSettings, describe, plan_frames
+from splatir.evaluate.frames import frame_picture, write_exr_buffers, write_npz, write_png
+from splatir.maths.frames import similarity_scale
+from splatir.raster.contract import RasterOptions
+from splatir.raster.selection import rasterizer
+from splatir.render.buffers import ViewBuffers, shaded_buffers
+from splatir.render.relighting import Quality, environment_background, shader_for
+from splatir.render.tone import ToneCurve, display_srgb
+from splatir.scene.camera import Camera
+from splatir.scene.edits import edited_model, parse_edit
+from splatir.scene.environment_map import rotate_environment, rotation_about_z
+from splatir.scene.light_text import parse_light
+from splatir.scene.lights import (
+    DirectionalLight,
+    EnvironmentLight,
+    LightSum,
+    PointLight,
+)
+from splatir.settings import Settings, check_range
+from splatir.storage.environment import read_environment
+from splatir.train.finished import FinishedRun, load_run
+from splatir.train.session import pick_device
+
+# Between the scene's up and the map's, in degrees, from which on a user should hear of it.
+_TILTED = 20.0
+
+
+@dataclass(frozen=True)
+class RelightSettings(Settings):
+    """Show a run under another light, or with other materials.
+
+    Attributes:
+        run: Run folder.
+        envmap: Latitude-longitude map, .hdr or .exr, in the capture's own frame (row 0 is its +Z);
+            the run's recovered light if neither this nor `light` is given.
+        upright: The top of the map is the scene's up, whatever the axes of the capture's files.
+        rotate: Turn the map about its vertical axis, degrees, from +X towards +Y.
+        light: Further lights: point:x,y,z,r,g,b (irradiance at distance 1) or
+            sun:azimuth,elevation,r,g,b (degrees; irradiance).
+        exposure: Stops (EV) that everything is brighter by.
+        tone: From linear to display: "srgb" clips, the others compress highlights.
+        background: Behind the scene: transparent frames, white or the environment; "auto" is
+            transparent for frames and white for videos. npz is always transparent.
+        quality: "fast" is split-sum shading, "reference" Monte Carlo.
+        samples: Directions per pixel of the reference.
+        set: Materials to change: roughness=0.2 metallic=1 albedo=r,g,b (linear).
+        tint: Colour r,g,b (linear) that albedo is multiplied by.
+        box: Change materials in this box only: xmin,ymin,zmin,xmax,ymax,zmax, capture's frame.
+        view: Which cameras, and what kind of files.
+        device: "auto" takes CUDA where there is one.
+    """
+
+    run: Path | None = None
+    envmap: Path | None = None
+    upright: bool = False
+    rotate: float = 0.0
+    light: tuple[str, ...] = ()
+    exposure: float = 0.0
+    tone: ToneCurve = "srgb"
+    background: Literal["auto", "transparent", "white", "environment"] = "auto"
+    quality: Quality = "fast"
+    samples: int = 256
+    set: tuple[str, ...] = ()
+    tint: str | None = None
+    box: str | None = None
+    view: Annotated[FrameSettings, tyro.conf.arg(name="")] = field(default_factory=FrameSettings)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no picture.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "rotate", -1e6, 1e6)
+        check_range(self, "exposure", -30, 30)
+        check_range(self, "samples", 4, 65536)
+
+
+@dataclass(frozen=True)
+class _NewLight:
+    """Lights in the world frame."""
+
+    environment: EnvironmentLight | None
+    others: tuple[PointLight | DirectionalLight, ...]
+
+    def to(self, device: torch.device) -> "_NewLight":
+        environment = self.environment
+        if environment is not None:
+            environment = EnvironmentLight(environment.radiance.to(device))
+        others = []
+        for light in self.others:
+            tensors = {name: value.to(device) for name, value in vars(light).items()}
+            others.append(replace(light, **tensors))
+        return _NewLight(environment, tuple(others))
+
+    @property
+    def all(self) -> LightSum:
+        environment = () if self.environment is None else (self.environment,)
+        return LightSum((*environment, *self.others))
+
+
+def run(settings: RelightSettings) -> None:
+    """Light, render, write, print."""
+    if settings.run is None:
+        raise ValueError("give a run folder: splatir relight RUN --envmap MAP.hdr.")
+    edit = parse_edit(settings.set, settings.tint, settings.box)
+    background = _background(settings)
+    device = pick_device(settings.device)
+    finished = load_run(settings.run, device)
+    if not finished.model.has_materials:
+        raise ValueError(
+            f"{settings.run} has no materials, so no new light can fall on it. "
+            "Train it with the stage 'materials' (the default); splatir render shows it as it is."
+        )
+    light = _read_light(settings, finished).to(device)
+    if background == "environment" and light.environment is None:
+        raise ValueError("--background environment needs an environment map: add --envmap.")
+    model = edited_model(finished.model, edit, finished.S_world_input)
+    frames = plan_frames(
+        finished, settings.view, finished.folder.root / "relight" / _light_name(settings)
+    )
+    shader = shader_for(light.all, settings.quality, settings.samples)
+    backend = rasterizer(finished.settings.backend, device)
+    options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
+    gain = 2.0**settings.exposure
+
+    def render(camera: Camera) -> ViewBuffers:
+        found = shaded_buffers(model, camera.to(device), shader, backend, options)
+        return replace(found, rgb=found.rgb * gain)
+
+    def behind(camera: Camera) -> Float[Tensor, "*size 3"] | None:
+        if background == "transparent":
+            return None
+        if background == "white" or light.environment is None:
+            return torch.ones(3, device=device)
+        return environment_background(light.environment, camera.to(device)) * gain
+
+    _write(frames, settings.tone, render, behind)
+    _report(settings, finished, frames, device)
+
+
+def _write(
+    frames: Frames,
+    curve: ToneCurve,
+    render: Callable[[Camera], ViewBuffers],
+    behind: Callable[[Camera], Float[Tensor, "*size 3"] | None],
+) -> None:
+    def shown_behind(camera: Camera) -> Float[Tensor, "*size 3"] | None:
+        colour = behind(camera)
+        return (
+            None if colour is None else display_srgb(colour, "srgb" if colour.dim() == 1 else curve)
+        )
+
+    if frames.kind == "mp4":
+
+        def picture(camera: Camera) -> np.ndarray:
+            shown = shown_behind(camera)
+            assert shown is not None
+            return frame_picture(render(camera), curve, shown)
+
+        frames.write_video("relight", picture)
+        return
+    for name, camera in frames.each("relight"):
+        buffers, path = render(camera), frames.file(name)
+        if frames.kind == "npz":
+            write_npz(path, buffers, only_picture=True)
+        elif frames.kind == "exr":
+            write_exr_buffers(path, buffers, only_picture=True, background=behind(camera))
+        else:
+            write_png(path, buffers, curve, shown_behind(camera))
+
+
+def _background(settings: RelightSettings) -> Literal["transparent", "white", "environment"]:
+    is_video = settings.view.kind == "mp4"
+    if settings.background == "auto":
+        return "white" if is_video else "transparent"
+    if is_video and settings.background == "transparent":
+        raise ValueError("a video has no transparency; use --background white, or --format png.")
+    return settings.background
+
+
+def _read_light(settings: RelightSettings, finished: FinishedRun) -> _NewLight:
+    """The light that was asked for, in the world frame."""
+    S = finished.S_world_input.double()
+    others = tuple(parse_light(word, S) for word in settings.light)
+    R_world_input = S[:3, :3] / similarity_scale(S)
+    R_turn = rotation_about_z(settings.rotate)
+    if settings.envmap is None:
+        recovered = None if others else finished.light
+        if recovered is None and not others:
+            raise ValueError(
+                f"{settings.run} holds no recovered light. Give one: --envmap MAP.hdr."
+            )
+        if recovered is not None:
+            recovered = rotate_environment(recovered, R_turn)
+        return _NewLight(recovered, others)
+    environment = read_environment(settings.envmap)
+    R_world_map = torch.eye(3, dtype=torch.float64) if settings.upright else R_world_input
+    tilt = float(torch.rad2deg(torch.acos(R_world_map[2, 2].clamp(-1.0, 1.0))))
+    if tilt > _TILTED:
+        print(
+            f"note     the capture's +Z, and so the map's top, leans {tilt:.0f} degrees from the "
+            "scene's up; --upright puts the map's top up"
+        )
+    return _NewLight(rotate_environment(environment, R_world_map @ R_turn), others)
+
+
+def _light_name(settings: RelightSettings) -> str:
+    if settings.envmap is not None:
+        return settings.envmap.stem
+    return "lights" if settings.light else "recovered"
+
+
+def _report(
+    settings: RelightSettings, finished: FinishedRun, frames: Frames, device: torch.device
+) -> None:
+    light = settings.envmap or ("--light" if settings.light else "the run's recovered light")
+    print(f"frames   {describe(frames, device)}")
+    print(f"light    {light}, {settings.quality} shading without shadows")
+    root = shlex.quote(str(settings.run))
+    print("\nnext:")
+    if settings.view.path is None:
+        again = "" if settings.envmap is None else f" --envmap {shlex.quote(str(settings.envmap))}"
+        print(f"  splatir relight {root}{again} --path turntable")
+    print(f"  splatir relight {root} --set roughness=0.2 --path turntable")
+    print(f"  splatir export {root}")

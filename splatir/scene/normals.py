@@ -1,7 +1,7 @@
 """Which way does each Gaussian's surface look?"""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from splatir.maths.rotations import rotation_from_quat
@@ -19,12 +19,25 @@ def facing_normals(
         gaussians: Geometry.
         camera_position: Centre of projection, world frame.
     """
-    rotations = rotation_from_quat(gaussians.quats)
-    if gaussians.primitive == "surfel":
-        axes = rotations[..., 2]
-    else:
-        shortest = gaussians.scales.detach().argmin(-1)
-        axes = torch.take_along_dim(rotations, shortest[:, None, None], -1)[..., 0]
+    axes = normal_axes(gaussians)
     with torch.no_grad():
         towards = ((camera_position - gaussians.means) * axes).sum(-1, keepdim=True)
     return torch.where(towards < 0.0, -axes, axes)
+
+
+def normal_axes(gaussians: Gaussians) -> Float[Tensor, "n 3"]:
+    """Unit world normals with the sign that the axes happen to have.
+
+    Args:
+        gaussians: Geometry.
+    """
+    rotations = rotation_from_quat(gaussians.quats)
+    index = normal_axis_indices(gaussians)
+    return torch.take_along_dim(rotations, index[:, None, None], -1)[..., 0]
+
+
+def normal_axis_indices(gaussians: Gaussians) -> Int[Tensor, " n"]:
+    """Which of its own axes is each Gaussian's normal: the third of a surfel, else the shortest."""
+    if gaussians.primitive == "surfel":
+        return torch.full_like(gaussians.opacities, 2, dtype=torch.long)
+    return gaussians.scales.detach().argmin(-1)

@@ -1,0 +1,78 @@
+"""Which side of each Gaussian is the outside of the surface?"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.maths.rotations import quat_multiply
+from splatir.maths.safe import safe_normalise
+from splatir.raster.contract import RasterBackend
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel, Gaussians
+from splatir.scene.normals import normal_axes, normal_axis_indices
+
+# Views that vote and their longer side: what is seen at all is seen in some of these.
+_MAX_VIEWS = 48
+_MAX_SIZE = 256
+
+
+def orient_outwards(
+    model: GaussianModel, cameras: Sequence[Camera], rasterizer: RasterBackend
+) -> GaussianModel:
+    """Turn each Gaussian's normal axis to the side from which cameras see it; pictures stay.
+
+    A Gaussian is symmetric, so half a turn about another of its axes changes the normal's sign
+    alone. Each camera votes with the Gaussian's share of its image times the cosine to the normal;
+    Gaussians that none sees look to the cameras' mean place.
+
+    Args:
+        model: Any.
+        cameras: World frame, at least one: those of the photographs. At most 48 of them vote.
+        rasterizer: Decides what hides what.
+
+    Raises:
+        ValueError: No cameras.
+    """
+    if not cameras:
+        raise ValueError("outward normals need cameras; none were given.")
+    gaussians = model.gaussians.detach()
+    votes = torch.zeros_like(gaussians.opacities)
+    for camera in cameras[:: -(-len(cameras) // _MAX_VIEWS)]:
+        small = _shrunk(camera).to(votes.device)
+        votes += _share(gaussians, small, rasterizer) * _cosine(gaussians, small.position_world)
+    places = torch.stack([camera.position_world for camera in cameras])
+    unseen = _cosine(gaussians, places.mean(0))
+    is_inward = torch.where(votes == 0.0, unseen, votes) < 0.0
+    params = {key: value.detach().clone() for key, value in model.params.items()}
+    turned = _half_turned(params["quats"], gaussians)
+    params["quats"] = torch.where(is_inward[:, None], turned, params["quats"])
+    return GaussianModel(params, model.primitive)
+
+
+def _shrunk(camera: Camera) -> Camera:
+    factor = min(1.0, _MAX_SIZE / max(camera.width, camera.height))
+    width, height = round(camera.width * factor), round(camera.height * factor)
+    return camera.resized(max(1, width), max(1, height))
+
+
+def _share(gaussians: Gaussians, camera: Camera, rasterizer: RasterBackend) -> Float[Tensor, " n"]:
+    """Sum of each Gaussian's compositing weights over an image, pixels."""
+    ones = torch.ones_like(gaussians.means[:, :1]).requires_grad_()
+    with torch.enable_grad():
+        image = rasterizer.rasterize(gaussians, camera, ones).features
+        (weights,) = torch.autograd.grad(image.sum(), ones)
+    return weights[:, 0]
+
+
+def _cosine(gaussians: Gaussians, place: Float[Tensor, " 3"]) -> Float[Tensor, " n"]:
+    towards = safe_normalise(place.to(gaussians.means) - gaussians.means)
+    return (towards * normal_axes(gaussians)).sum(-1)
+
+
+def _half_turned(quats: Float[Tensor, "n 4"], gaussians: Gaussians) -> Float[Tensor, "n 4"]:
+    """Quaternions after half a turn about an axis that is not the normal's."""
+    other = (normal_axis_indices(gaussians) + 1) % 3
+    half_turns = torch.nn.functional.one_hot(other + 1, 4).to(quats)
+    return quat_multiply(quats, half_turns)

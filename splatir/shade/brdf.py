@@ -60,8 +60,8 @@ def f0(
 
 
 def ggx_distribution(
-    n_dot_h: Float[Tensor, "*batch"], alpha: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*batch"]:
+    n_dot_h: Float[Tensor, "*#batch"], alpha: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch"]:
     """GGX normal distribution D(h), Walter et al. 2007, eq. 33, per steradian.
 
     Args:
@@ -79,8 +79,8 @@ def ggx_distribution(
 
 
 def smith_g1(
-    cosine: Float[Tensor, "*batch"], alpha: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*batch"]:
+    cosine: Float[Tensor, "*#batch"], alpha: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch"]:
     """Smith masking of GGX, Walter et al. 2007, eq. 34, as 2 c / (c + sqrt(a^2 + (1 - a^2) c^2)).
 
     Args:
@@ -101,10 +101,10 @@ def _slant(cosine: Tensor, alpha: Tensor) -> Tensor:
 
 
 def smith_separable(
-    n_dot_l: Float[Tensor, "*batch"],
+    n_dot_l: Float[Tensor, "*#batch"],
     n_dot_v: Float[Tensor, "*#batch"],
     alpha: Float[Tensor, "*#batch"],
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, "*#batch"]:
     """Masking times shadowing, each by itself, over 4 n.l n.v: G1(l) G1(v) / (4 n.l n.v).
 
     Args:
@@ -119,10 +119,10 @@ def smith_separable(
 
 
 def smith_correlated(
-    n_dot_l: Float[Tensor, "*batch"],
+    n_dot_l: Float[Tensor, "*#batch"],
     n_dot_v: Float[Tensor, "*#batch"],
     alpha: Float[Tensor, "*#batch"],
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, "*#batch"]:
     """Masking and shadowing correlated in height, over 4 n.l n.v; Heitz 2014, eq. 99.
 
     Args:
@@ -142,8 +142,8 @@ _SMITH = {"separable": smith_separable, "correlated": smith_correlated}
 
 
 def fresnel_schlick(
-    reflectance: Float[Tensor, "*batch 3"], v_dot_h: Float[Tensor, "*#batch 1"]
-) -> Float[Tensor, "*batch 3"]:
+    reflectance: Float[Tensor, "*#batch 3"], v_dot_h: Float[Tensor, "*#batch 1"]
+) -> Float[Tensor, "*#batch 3"]:
     """Fresnel reflectance F0 + (1 - F0) (1 - v.h)^5, Schlick 1994.
 
     Args:
@@ -153,17 +153,17 @@ def fresnel_schlick(
     return reflectance + (1.0 - reflectance) * (1.0 - v_dot_h) ** 5
 
 
-def lambert_factor(n_dot_l: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def lambert_factor(n_dot_l: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch"]:
     """Diffuse reflectance of white Lambert per steradian, without the cosine: 1 / pi."""
     return torch.full_like(n_dot_l, 1.0 / math.pi)
 
 
 def disney_factor(
-    n_dot_l: Float[Tensor, "*batch"],
+    n_dot_l: Float[Tensor, "*#batch"],
     n_dot_v: Float[Tensor, "*#batch"],
-    v_dot_h: Float[Tensor, "*batch"],
+    v_dot_h: Float[Tensor, "*#batch"],
     roughness: Float[Tensor, "*#batch"],
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, "*#batch"]:
     """Diffuse reflectance of white per steradian, Burley 2015, eq. 4, without the cosine.
 
     Args:

@@ -119,7 +119,7 @@ class MonteCarlo:
         light: EnvironmentLight,
         sampler: EnvironmentSampler,
     ) -> tuple[Tensor, Tensor]:
-        """Estimated diffuse and specular radiance of a chunk whose first point has index `start`."""
+        """Estimated lobes of a chunk that begins with the point numbered `start`."""
         directions, density = self._directions(points, start, sampler)
         diffuse, specular = evaluate(points, directions, self._settings)
         arriving = environment_radiance(light.radiance, directions).to(density)

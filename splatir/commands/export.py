@@ -1,64 +1,107 @@
-"""`splatir export`: a run as a splat PLY that any viewer opens."""
+"""`splatir export`: a run as splat PLYs that any viewer opens, relightable or under a new light."""
 
-import json
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from splatir import __version__
-from splatir.codecs.atomic import write_text
+from splatir.commands.envmap import world_environment
+from splatir.data.recognise import read_dataset
 from splatir.maths.frames import invert_similarity
-from splatir.settings import Settings
-from splatir.storage.ply import write_ply
-from splatir.train.finished import load_run
+from splatir.raster.selection import rasterizer
+from splatir.render.bake import bake_radiance
+from splatir.render.orientation import orient_outwards, surrounding_cameras
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.lights import EnvironmentLight
+from splatir.settings import Settings, check_range
+from splatir.shade.split_sum import SplitSum
+from splatir.storage.relightable import (
+    RelightableMetadata,
+    companion_files,
+    write_relightable,
+)
+from splatir.train.finished import FinishedRun, load_run
 from splatir.train.run_folder import RunFolder
+from splatir.train.session import pick_device
+
+_LOST = {
+    ".ply": "viewers show the radiance and ignore materials; sharp highlights are smoothed",
+    ".exr": "nothing",
+    ".hdr": "8 bits below each texel's largest channel; .exr has all",
+}
 
 
 @dataclass(frozen=True)
 class ExportSettings(Settings):
-    """Write a run as a splat PLY, in the capture's own frame.
+    """Write a run as a splat PLY, in the capture's own frame, with its light beside it.
 
     Attributes:
         run: Run folder.
-        output: PLY file; RUN/export/splats.ply if not given.
-        overwrite: Allow `output` to replace a file outside the run folder.
+        output: PLY file, whose name the other files take; in RUN/export if not given.
+        format: "relightable" has materials, "plain" only what viewers show; relightable where the
+            run has materials and no `envmap` is given.
+        envmap: Bake this light into a plain PLY that any viewer shows relit: latitude-longitude
+            map, .hdr or .exr, in the capture's own frame (row 0 is its +Z).
+        upright: The top of the map is the scene's up, whatever the axes of the capture's files.
+        rotate: Turn the map about its vertical axis, degrees, from +X towards +Y.
+        exposure: Stops (EV) that the baked picture is brighter by.
+        overwrite: Allow `output` to replace files outside the run folder.
+        device: "auto" takes CUDA where there is one.
     """
 
     run: Path | None = None
     output: Path | None = None
+    format: Literal["relightable", "plain"] | None = None
+    envmap: Path | None = None
+    upright: bool = False
+    rotate: float = 0.0
+    exposure: float = 0.0
     overwrite: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no picture.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "rotate", -1e6, 1e6)
+        check_range(self, "exposure", -30, 30)
 
 
 def run(settings: ExportSettings) -> None:
-    """Write the PLY and say what it holds and what it does not."""
+    """Write the files and say what each holds and what it does not."""
     if settings.run is None:
         raise ValueError("give a run folder: splatir export RUN.")
-    output = settings.output
-    if output is not None:
-        _check_output(output, settings.overwrite)
-    path = export_run(RunFolder(settings.run), output)
-    print(f"splat    {path}  ({path.stat().st_size / 1e6:.1f} MB)")
-    print(f"sidecar  {path.with_suffix('.json')}")
-    print("lost     the learned background colour is in the sidecar only; no materials yet")
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    """Refuse a place where the PLY or the sidecar beside it would destroy something.
-
-    Raises:
-        ValueError: Not the name of a PLY file.
-        FileExistsError: Something is there and may not be replaced.
-    """
-    if output.suffix.lower() != ".ply" or output.is_dir():
-        raise ValueError(f"--output must be a .ply file, got {output}.")
-    for path in (output, output.with_suffix(".json")):
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; give another --output, or add --overwrite.")
+    if settings.output is not None:
+        _check_output(settings.output, settings.overwrite)
+    if settings.envmap is not None:
+        _export_baked(settings, settings.run, settings.envmap)
+        return
+    for name in ("rotate", "exposure", "upright"):
+        if getattr(settings, name):
+            raise ValueError(f"--{name} acts on a light that is baked: add --envmap MAP.hdr.")
+    finished = load_run(settings.run, pick_device(settings.device))
+    if settings.format == "relightable" and not finished.model.has_materials:
+        raise ValueError(
+            f"{settings.run} has no materials; train it with the stage 'materials', "
+            "or use --format plain."
+        )
+    written = _export_finished(finished, settings.output, with_materials=settings.format != "plain")
+    _report(written, finished.model.has_materials and settings.format != "plain")
+    root = shlex.quote(str(settings.run))
+    print("\nnext:")
+    print(f"  splatir info {shlex.quote(str(written[0]))}")
+    if finished.model.has_materials:
+        print(f"  splatir relight {root} --envmap MAP.hdr --path turntable")
+        print(f"  splatir export {root} --envmap MAP.hdr")
 
 
 def export_run(folder: RunFolder, output: Path | None = None) -> Path:
-    """Write a run's newest Gaussians and a JSON sidecar.
+    """Write a run's newest Gaussians with their light and a JSON sidecar.
 
     Args:
         folder: The run.
@@ -68,20 +111,105 @@ def export_run(folder: RunFolder, output: Path | None = None) -> Path:
         The PLY's path.
     """
     finished = load_run(folder.root, torch.device("cpu"))
-    path = folder.export / "splats.ply" if output is None else output
-    path.parent.mkdir(parents=True, exist_ok=True)
-    S_input_world = invert_similarity(finished.S_world_input)
-    write_ply(path, finished.model, S_input_world)
+    return _export_finished(finished, output, with_materials=True)[0]
+
+
+def _export_finished(
+    finished: FinishedRun, output: Path | None, with_materials: bool
+) -> tuple[Path, ...]:
+    """Write what was trained; materials and light only if they are wanted and there."""
+    path = finished.folder.export / "splats.ply" if output is None else output
+    model, light = finished.model, finished.light
+    if model.has_materials:
+        model = _oriented(finished)
+    if not with_materials:
+        kept = {key: value for key, value in model.params.items() if key not in MATERIAL_KEYS}
+        model, light = GaussianModel(kept, model.primitive), None
+    return write_relightable(path, model, light, _metadata(finished))
+
+
+def _export_baked(settings: ExportSettings, root: Path, envmap: Path) -> None:
+    if settings.format == "relightable":
+        raise ValueError("a light is baked into a plain PLY; leave out --format or --envmap.")
+    finished = load_run(root, pick_device(settings.device))
+    if not finished.model.has_materials:
+        raise ValueError(
+            f"{root} has no materials, so no new light can fall on it. "
+            "Train it with the stage 'materials' (the default)."
+        )
+    light = world_environment(envmap, finished.S_world_input, settings.upright, settings.rotate)
+    radiance = light.radiance.to(finished.model.means) * 2.0**settings.exposure
+    shader = SplitSum(EnvironmentLight(radiance))
+    baked = bake_radiance(_oriented(finished), shader)
+    path = settings.output
+    if path is None:
+        path = finished.folder.export / f"relit_{envmap.stem}.ply"
+    metadata = replace(
+        _metadata(finished), appearance=envmap.name, exposure_stops=settings.exposure
+    )
+    _report(write_relightable(path, baked, None, metadata), has_materials=False)
+    print("baked    without shadows and reflections of the scene in itself")
+    print("\nnext:")
+    print("  open the PLY in any splat viewer; compare it with")
+    name = shlex.quote(str(envmap))
+    print(f"  splatir relight {shlex.quote(str(root))} --envmap {name} --path turntable")
+
+
+def _metadata(finished: FinishedRun) -> RelightableMetadata:
     background = finished.background_srgb
-    sidecar = {
-        "splatir_format": 1,
-        "splatir_version": __version__,
-        "primitive": finished.model.primitive,
-        "num_gaussians": finished.model.num_gaussians,
-        "sh_degree": finished.model.sh_degree,
-        "frame": "input",
-        "S_input_world": S_input_world.tolist(),
-        "background_srgb": None if background is None else background.tolist(),
-    }
-    write_text(path.with_suffix(".json"), json.dumps(sidecar, indent=1) + "\n")
-    return path
+    return RelightableMetadata(
+        invert_similarity(finished.S_world_input),
+        background_srgb=None if background is None else _triple(background.tolist()),
+    )
+
+
+def _triple(values: list[float]) -> tuple[float, float, float]:
+    return values[0], values[1], values[2]
+
+
+def _oriented(finished: FinishedRun) -> GaussianModel:
+    """The model with its normals outwards, by the capture's cameras as long as it is there."""
+    device = finished.model.means.device
+    return orient_outwards(finished.model, _cameras(finished), rasterizer("auto", device))
+
+
+def _cameras(finished: FinishedRun) -> list[Camera]:
+    data = finished.settings.data
+    if data is not None:
+        try:
+            return [view.camera for view in read_dataset(data, finished.settings.dataset).train]
+        except (OSError, ValueError) as error:
+            reason = str(error)
+    else:
+        reason = "the run names no capture"
+    print(f"note     normals are turned outwards by cameras all around, not the photos': {reason}")
+    return surrounding_cameras(finished.model)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a place where the PLY or a file beside it would destroy something.
+
+    Raises:
+        ValueError: Not the name of a PLY file.
+        FileExistsError: Something is there and may not be replaced.
+    """
+    if output.suffix.lower() != ".ply" or output.is_dir():
+        raise ValueError(f"--output must be a .ply file, got {output}.")
+    for path in companion_files(output):
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; give another --output, or add --overwrite.")
+
+
+def _report(written: tuple[Path, ...], has_materials: bool) -> None:
+    """One line per file: what it is, and what it loses."""
+    for path in written:
+        size = path.stat().st_size
+        shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+        kind = {".ply": "splat", ".json": "sidecar"}.get(path.suffix, "light")
+        lost = _LOST.get(path.suffix)
+        if path.suffix == ".ply" and not has_materials:
+            lost = "no materials, so no other light can fall on it"
+        print(f"{kind:<8} {path}  ({shown})" + ("" if lost is None else f"; lost: {lost}"))
+    if not any(path.suffix == ".exr" for path in written):
+        return
+    print("frame    the capture's own, of splats and light; the sidecar has the way to +Z up")

@@ -12,9 +12,9 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.commands.envmap import world_environment
 from splatir.commands.frames import Frames, FrameSettings, describe, plan_frames
 from splatir.evaluate.frames import frame_picture, write_exr_buffers, write_npz, write_png
-from splatir.maths.frames import similarity_scale
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import ViewBuffers, shaded_buffers
@@ -31,12 +31,8 @@ from splatir.scene.lights import (
     PointLight,
 )
 from splatir.settings import Settings, check_range
-from splatir.storage.environment import read_environment
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
-
-# Between the scene's up and the map's, in degrees, from which on a user should hear of it.
-_TILTED = 20.0
 
 
 @dataclass(frozen=True)
@@ -198,8 +194,6 @@ def _read_light(settings: RelightSettings, finished: FinishedRun) -> _NewLight:
     """The light that was asked for, in the world frame."""
     S = finished.S_world_input.double()
     others = tuple(parse_light(word, S) for word in settings.light)
-    R_world_input = S[:3, :3] / similarity_scale(S)
-    R_turn = rotation_about_z(settings.rotate)
     if settings.envmap is None:
         recovered = None if others else finished.light
         if recovered is None and not others:
@@ -207,17 +201,10 @@ def _read_light(settings: RelightSettings, finished: FinishedRun) -> _NewLight:
                 f"{settings.run} holds no recovered light. Give one: --envmap MAP.hdr."
             )
         if recovered is not None:
-            recovered = rotate_environment(recovered, R_turn)
+            recovered = rotate_environment(recovered, rotation_about_z(settings.rotate))
         return _NewLight(recovered, others)
-    environment = read_environment(settings.envmap)
-    R_world_map = torch.eye(3, dtype=torch.float64) if settings.upright else R_world_input
-    tilt = float(torch.rad2deg(torch.acos(R_world_map[2, 2].clamp(-1.0, 1.0))))
-    if tilt > _TILTED:
-        print(
-            f"note     the capture's +Z, and so the map's top, leans {tilt:.0f} degrees from the "
-            "scene's up; --upright puts the map's top up"
-        )
-    return _NewLight(rotate_environment(environment, R_world_map @ R_turn), others)
+    environment = world_environment(settings.envmap, S, settings.upright, settings.rotate)
+    return _NewLight(environment, others)
 
 
 def _light_name(settings: RelightSettings) -> str:

@@ -157,7 +157,7 @@ def rotation_matrices(R_a_b: Float[Tensor, "3 3"], degree: int) -> list[Float[Te
             "R_a_b must be a rotation (orthonormal, determinant 1), "
             f"got {R.tolist()}. Divide a similarity's block by its scale first."
         )
-    directions = _spread_directions(64).to(R)
+    directions = spread_directions(64).to(R)
     before = evaluate_basis(directions, degree)
     after = evaluate_basis(directions @ R.mT, degree)
     matrices = []
@@ -167,8 +167,12 @@ def rotation_matrices(R_a_b: Float[Tensor, "3 3"], degree: int) -> list[Float[Te
     return matrices
 
 
-def _spread_directions(count: int) -> Float[Tensor, "n 3"]:
-    """Near-uniform unit vectors: the Fibonacci lattice on the sphere."""
+def spread_directions(count: int) -> Float[Tensor, "n 3"]:
+    """Near-uniform unit vectors, float64, from +z to -z: the Fibonacci lattice on the sphere.
+
+    Args:
+        count: How many.
+    """
     index = torch.arange(count, dtype=torch.float64) + 0.5
     z = 1 - 2 * index / count
     azimuth = index * math.pi * (3 - math.sqrt(5))

@@ -1,14 +1,16 @@
 """How does a scene under a new light become a plain radiance splat that any viewer shows?"""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.colour import srgb_from_linear
 from splatir.maths.rotations import quat_from_normal, rotation_from_quat
-from splatir.maths.spherical_harmonics import evaluate_basis, num_coefficients
+from splatir.maths.spherical_harmonics import (
+    evaluate_basis,
+    num_coefficients,
+    spread_directions,
+)
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
 from splatir.scene.normals import normal_axes
 from splatir.shade.surface import Shader, SurfacePoints
@@ -47,10 +49,10 @@ def bake_radiance(model: GaussianModel, shader: Shader, degree: int = 3) -> Gaus
         ValueError: The model has no materials, or the degree is not supported.
     """
     materials = {key: model.material(key) for key in MATERIAL_KEYS}
-    views = _hemisphere(_NUM_VIEWS).to(model.means)
+    # The first half of the lattice is the hemisphere of +z.
+    views = spread_directions(2 * _NUM_VIEWS)[:_NUM_VIEWS].to(model.means)
     fit = _fit_matrix(views, degree)
-    spread = _hemisphere(_NUM_SPREAD).to(views)
-    spread = torch.cat([spread, -spread])
+    spread = spread_directions(_NUM_SPREAD).to(views)
     to_world = torch.linalg.pinv(evaluate_basis(spread, degree))
     normals = normal_axes(model.gaussians)
     coefficients = model.means.new_empty(model.num_gaussians, num_coefficients(degree), 3)
@@ -88,15 +90,6 @@ def _points(
         repeated(materials["roughness"][:, None]),
         repeated(materials["metallic"][:, None]),
     )
-
-
-def _hemisphere(count: int) -> Float[Tensor, "count 3"]:
-    """Near-uniform unit vectors with z > 0: half of the Fibonacci lattice on the sphere."""
-    index = torch.arange(count, dtype=torch.float64) + 0.5
-    z = 1.0 - index / count
-    azimuth = index * math.pi * (3.0 - math.sqrt(5.0))
-    radius = (1.0 - z * z).sqrt()
-    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], dim=-1)
 
 
 def _fit_matrix(views: Float[Tensor, "views 3"], degree: int) -> Float[Tensor, "k views"]:

@@ -1,13 +1,15 @@
 """Which side of each Gaussian is the outside of the surface?"""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.maths.rotations import quat_multiply
+from splatir.maths.rotations import quat_from_normal, quat_multiply, rotation_from_quat
 from splatir.maths.safe import safe_normalise
+from splatir.maths.spherical_harmonics import spread_directions
 from splatir.raster.contract import RasterBackend
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel, Gaussians
@@ -16,6 +18,9 @@ from splatir.scene.normals import normal_axes, normal_axis_indices
 # Views that vote and their longer side: what is seen at all is seen in some of these.
 _MAX_VIEWS = 48
 _MAX_SIZE = 256
+# Cameras that stand in for those of the photographs, and their distance in the model's radii.
+_NUM_SURROUNDING = 32
+_SURROUNDING_DISTANCE = 3.0
 
 
 def orient_outwards(
@@ -49,6 +54,31 @@ def orient_outwards(
     turned = _half_turned(params["quats"], gaussians)
     params["quats"] = torch.where(is_inward[:, None], turned, params["quats"])
     return GaussianModel(params, model.primitive)
+
+
+def surrounding_cameras(model: GaussianModel) -> list[Camera]:
+    """Cameras all around a model that look at it, for where those of its photographs are unknown.
+
+    Args:
+        model: Of an object; of a room they would see the walls from outside.
+    """
+    means = model.means.detach().double().cpu()
+    centre, radius = means.new_zeros(3), 1.0
+    if len(means):
+        centre = means.median(0).values
+        distances = (means - centre).norm(dim=-1)
+        radius = float(distances.kthvalue(math.ceil(0.95 * len(means))).values)
+    distance = _SURROUNDING_DISTANCE * max(radius, 1e-6)
+    focal = 0.5 * _MAX_SIZE * math.sqrt(_SURROUNDING_DISTANCE**2 - 1.0)
+    K = torch.tensor([[focal, 0, _MAX_SIZE / 2], [0, focal, _MAX_SIZE / 2], [0, 0, 1]])
+    cameras = []
+    for R_world_camera in rotation_from_quat(quat_from_normal(spread_directions(_NUM_SURROUNDING))):
+        T = torch.eye(4, dtype=torch.float64)
+        T[:3, :3] = R_world_camera.mT
+        T[:3, 3] = -R_world_camera.mT @ centre
+        T[2, 3] += distance
+        cameras.append(Camera(K, T.float(), _MAX_SIZE, _MAX_SIZE))
+    return cameras
 
 
 def _shrunk(camera: Camera) -> Camera:

@@ -21,7 +21,7 @@ _DEFAULT_FPS = 30.0
 _DEFAULT_FOV = 50.0
 # Looking straight down leaves nothing to hold the horizon by.
 _MAX_ELEVATION = math.radians(80.0)
-_MAX_SIZE = 16384
+_MAX_SIZE = 16384.0
 # Largest difference of a pose's columns from orthonormal ones; JSON files often have 6 digits.
 _MAX_SHEAR = 1e-3
 # OpenGL's camera looks along -z with +y up.
@@ -109,8 +109,8 @@ def read_camera_path(
     entries = record.get("camera_path") if isinstance(record, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} needs a list 'camera_path' with at least one pose: docs/use.md.")
-    width = _number(record, "render_width", 800, path, 1, _MAX_SIZE)
-    height = _number(record, "render_height", 800, path, 1, _MAX_SIZE)
+    width = _number(record, "render_width", 800.0, path, 1.0, _MAX_SIZE)
+    height = _number(record, "render_height", 800.0, path, 1.0, _MAX_SIZE)
     width, height = _fitting(round(width), round(height), size)
     default_fov = _number(record, "fov", _DEFAULT_FOV, path, 1.0, 179.0)
     cameras = []
@@ -152,16 +152,14 @@ def _number(
     value = fields.get(key, default)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        raise ValueError(
-            f"{where}: '{key}' must be a number of {low:g} to {high:g}, got {value!r}."
-        )
+        raise ValueError(f"{where}: '{key}' must be {low:g} to {high:g}, got {value!r}.")
     return float(value)
 
 
 def _fitting(width: int, height: int, size: int | None) -> tuple[int, int]:
     """The size of frames with the given proportions: longer side `size`, both even."""
     if size is not None and not _EVEN <= size <= _MAX_SIZE:
-        raise ValueError(f"--size must be {_EVEN} to {_MAX_SIZE} pixels, got {size}.")
+        raise ValueError(f"--size must be {_EVEN} to {_MAX_SIZE:g} pixels, got {size}.")
     scale = 1.0 if size is None else size / max(width, height)
 
     def even(length: int) -> int:

@@ -106,7 +106,7 @@ def test_contradicting_masks_have_no_hull() -> None:
 def test_surfels_start_flat_across_their_normals_with_the_points_colours() -> None:
     normals = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
     colours = torch.rand(50, 3)
-    seeds = SeedPoints(torch.randn(50, 3), colours, normals)
+    seeds = SeedPoints(torch.randn(50, 3), colours, normals, torch.zeros(50, dtype=torch.bool))
     settings = InitialisationSettings(opacity=0.3, sh_degree=2)
     model = model_from_points(seeds, "surfel", settings, seed=0)
     axes = rotation_from_quat(model.params["quats"])[:, :, 2]
@@ -130,7 +130,8 @@ def test_few_or_coincident_points_still_give_positive_sizes(count: int) -> None:
 
 
 def test_no_points_is_an_error() -> None:
-    empty = SeedPoints(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 3))
+    nowhere = torch.zeros(0, 3)
+    empty = SeedPoints(nowhere, nowhere, nowhere, torch.zeros(0, dtype=torch.bool))
     with pytest.raises(ValueError, match="at least one point"):
         model_from_points(empty, "surfel", InitialisationSettings(), seed=0)
 
@@ -155,3 +156,6 @@ def test_surroundings_lie_beyond_the_cameras_where_two_of_them_look() -> None:
         pixels = (p @ camera.K.mT)[:, :2] / p[:, 2:]
         views += (p[:, 2] > 0) & ((pixels >= 0) & (pixels < 64)).all(dim=-1)
     assert views.min() >= 2
+    settings = InitialisationSettings(opacity=0.4, surroundings_opacity=0.03)
+    model = model_from_points(points, "surfel", settings, seed=0)
+    torch.testing.assert_close(model.opacities, torch.full_like(model.opacities, 0.03))

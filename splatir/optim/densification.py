@@ -36,6 +36,8 @@ class DensificationSettings(Settings):
         stop: Last step, likewise.
         every: Steps between refinements.
         max_gaussians: Never more than this.
+        pixels_per_gaussian: In captures with a background, nor more than one per this many
+            training pixels.
         gradient: Mean screen-position gradient (image width and height count 2) that asks for more
             Gaussians; with `absgrad`, of absolute values.
         absgrad: Use absolute gradients (Ye et al. 2024).
@@ -52,6 +54,7 @@ class DensificationSettings(Settings):
     stop: float = 0.5
     every: int = 100
     max_gaussians: int = 200_000
+    pixels_per_gaussian: float = 100.0
     gradient: float = 2e-4
     absgrad: bool = False
     grow_scale: float = 0.01
@@ -69,7 +72,8 @@ class DensificationSettings(Settings):
         """
         check_range(self, "start stop", 0, 1, group="densify")
         check_range(self, "every max_gaussians", 1, group="densify")
-        check_range(self, "gradient prune_scale", 0, open_ends=True, group="densify")
+        positive = "pixels_per_gaussian gradient prune_scale"
+        check_range(self, positive, 0, open_ends=True, group="densify")
         check_range(self, "grow_scale reset_every mcmc_growth mcmc_noise", 0, group="densify")
         # A reset leaves opacities of twice this value, which must be below 1.
         check_range(self, "prune_opacity", 0, 0.5, open_ends=True, group="densify")

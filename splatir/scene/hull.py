@@ -112,4 +112,5 @@ def _surface_points(
         positions=_grid_positions(chosen + jitter, centre, half_size),
         colours_srgb=torch.full((count, 3), 0.5),
         normals=torch.nn.functional.normalize(normals, dim=-1),
+        is_surrounding=torch.zeros(count, dtype=torch.bool),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -32,13 +32,17 @@ class InitialisationSettings(Settings):
     Attributes:
         num_points: Points sampled on the visual hull, around a capture with a background, or in the
             cameras' common volume where there is neither hull nor enough sparse points.
-        opacity: Opacity of every Gaussian at the start.
+        opacity: Opacity of the Gaussians at the start, but for surroundings.
+        surroundings_opacity: Opacity at the start of those around a capture with a background.
+            Nothing says where they belong: faint ones stay where photos want them, and let through
+            what lies behind them elsewhere.
         scale: Standard deviation in mean distances to the three nearest neighbours.
         sh_degree: Highest spherical-harmonic degree of the radiance.
     """
 
     num_points: int = 16_000
     opacity: float = 0.2
+    surroundings_opacity: float = 0.05
     scale: float = 0.8
     sh_degree: int = 3
 
@@ -49,7 +53,7 @@ class InitialisationSettings(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "num_points", 1, group="init")
-        check_range(self, "opacity", 0, 1, open_ends=True, group="init")
+        check_range(self, "opacity surroundings_opacity", 0, 1, open_ends=True, group="init")
         check_range(self, "scale", 0, open_ends=True, group="init")
         check_range(self, "sh_degree", 0, MAX_DEGREE, group="init")
 
@@ -62,11 +66,13 @@ class SeedPoints:
         positions: World frame.
         colours_srgb: In [0, 1].
         normals: Unit, world frame; zero where unknown.
+        is_surrounding: Placed around a capture with no evidence that anything is there.
     """
 
     positions: Float[Tensor, "n 3"]
     colours_srgb: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
+    is_surrounding: Bool[Tensor, " n"]
 
 
 def model_from_points(
@@ -77,7 +83,7 @@ def model_from_points(
     Args:
         points: At least one point.
         primitive: Surfels lie in the plane across the normal; a random one where it is unknown.
-        settings: Opacity, width and SH degree.
+        settings: Opacities, width and SH degree.
         seed: For random orientations.
 
     Raises:
@@ -95,6 +101,7 @@ def model_from_points(
         raw_scales[:, 2] = SURFEL_LOG_THICKNESS
     num_sh = (settings.sh_degree + 1) ** 2
     opacities = torch.full((n,), settings.opacity)
+    opacities[points.is_surrounding] = settings.surroundings_opacity
     params = {
         "means": points.positions,
         "quats": torch.where(known, quat_from_normal(points.normals), random_quats),
@@ -136,6 +143,7 @@ def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoint
         positions=centre + directions * distances,
         colours_srgb=torch.full((count, 3), 0.5),
         normals=torch.zeros(count, 3),
+        is_surrounding=torch.zeros(count, dtype=torch.bool),
     )
 
 
@@ -166,4 +174,5 @@ def surrounding_points(cameras: Sequence[Camera], count: int, seed: int) -> Seed
         size = torch.tensor([camera.width, camera.height])
         views += (in_camera[:, 2] > 0) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
     kept = points[views >= 2]
-    return SeedPoints(kept, torch.full_like(kept, 0.5), torch.zeros_like(kept))
+    is_surrounding = torch.ones(len(kept), dtype=torch.bool)
+    return SeedPoints(kept, torch.full_like(kept, 0.5), torch.zeros_like(kept), is_surrounding)

@@ -38,10 +38,9 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
         if hull is not None:
             parts.append(hull)
     if dataset.points is not None and len(dataset.points.positions):
-        positions = dataset.points.positions
-        parts.append(
-            SeedPoints(positions, dataset.points.colours_srgb, torch.zeros_like(positions))
-        )
+        positions, colours = dataset.points.positions, dataset.points.colours_srgb
+        placed = torch.zeros(len(positions), dtype=torch.bool)
+        parts.append(SeedPoints(positions, colours, torch.zeros_like(positions), placed))
     cameras = [view.camera for view in dataset.train]
     if dataset.has_background and parts:
         parts.append(surrounding_points(cameras, settings.init.num_points, settings.seed))
@@ -51,6 +50,7 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
         torch.cat([part.positions for part in parts]),
         torch.cat([part.colours_srgb for part in parts]),
         torch.cat([part.normals for part in parts]),
+        torch.cat([part.is_surrounding for part in parts]),
     )
     return model_from_points(merged, settings.primitive, settings.init, settings.seed)
 

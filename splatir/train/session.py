@@ -22,6 +22,7 @@ from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
+from splatir.train.budget import within_pixel_budget
 from splatir.train.coarse import reduced_photo
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
@@ -211,7 +212,7 @@ class _Session:
         )
 
     def _run_all(self) -> None:
-        for stage in stages_of(self.settings):
+        for stage in stages_of(within_pixel_budget(self.settings, self.dataset)):
             if self.state.step >= stage.end:
                 continue
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:

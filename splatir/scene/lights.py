@@ -137,8 +137,8 @@ def environment_radiance(
 ) -> Float[Tensor, "*batch c"]:
     """Value of a map in world directions, bilinear between texel centres.
 
-    Columns wrap around; above the first and below the last row's centres the row's own values
-    hold. Differentiable in the map and in the directions.
+    Columns wrap around, and beyond the first and the last row the map goes on at the other side of
+    the pole, so that radiance is continuous. Differentiable in the map and in the directions.
 
     Args:
         radiance: Environment map, any number of channels.
@@ -146,12 +146,14 @@ def environment_radiance(
     """
     height, width, channels = radiance.shape
     u, v = environment_coordinates(directions)
-    x, y = u * width - 0.5, (v * height - 0.5).clamp(0.0, height - 1.0)
+    x, y = u * width - 0.5, v * height - 0.5
     left, top = x.detach().floor(), y.detach().floor()
     x_share, y_share = (x - left)[..., None], (y - top)[..., None]
-    columns = torch.stack([left, left + 1.0], dim=-1).long() % width
-    rows = torch.stack([top, top + 1.0], dim=-1).long().clamp_max(height - 1)
-    indices = rows[..., :, None] * width + columns[..., None, :]
+    rows = torch.stack([top, top + 1.0], dim=-1).long()
+    is_over_pole = (rows < 0) | (rows >= height)
+    columns = torch.stack([left, left + 1.0], dim=-1).long()
+    columns = columns[..., None, :] + is_over_pole[..., :, None] * (width // 2)
+    indices = rows.clamp(0, height - 1)[..., :, None] * width + columns % width
     # Embedding's backward adds in a fixed order on the CPU, plain indexing's does not.
     texels = functional.embedding(indices, radiance.reshape(-1, channels))
     upper, lower = torch.lerp(texels[..., 0, :], texels[..., 1, :], x_share[..., None, :]).unbind(

@@ -25,8 +25,10 @@ class EnvironmentSampler:
         """
         brightness = radiance.detach().double().mean(-1)
         height, width = brightness.shape
-        around = torch.cat([brightness[:, -1:], brightness, brightness[:, :1]], dim=1)
-        around = torch.cat([around[:1], around, around[-1:]], dim=0)
+        # Interpolation wraps around and goes on over the poles.
+        first, last = (brightness[i : i + 1].roll(width // 2, dims=1) for i in (0, height - 1))
+        around = torch.cat([first, brightness, last], dim=0)
+        around = torch.cat([around[:, -1:], around, around[:, :1]], dim=1)
         filtered = torch.nn.functional.avg_pool2d(around[None, None], 3, stride=1)[0, 0]
         angles = texel_solid_angles(height, width, brightness)[:, None]
         weights = filtered * angles

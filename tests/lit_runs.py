@@ -12,7 +12,6 @@ from torch import Tensor
 from splatir.data.recognise import read_dataset
 from splatir.maths.frames import similarity_scale, transform_points
 from splatir.maths.rotations import quat_from_rotation
-from splatir.scene.camera import Camera
 from splatir.scene.gaussians import SURFEL_LOG_THICKNESS, GaussianModel
 from splatir.scene.lights import EnvironmentLight, environment_directions
 from splatir.train.finished import FinishedRun
@@ -33,7 +32,7 @@ def install_run(monkeypatch: pytest.MonkeyPatch) -> InstallRun:
     """Make every command find a run that no checkpoint holds."""
 
     def install(finished: FinishedRun) -> str:
-        for module in ("render", "relight", "evaluate"):
+        for module in ("render", "relight", "evaluate", "export"):
             monkeypatch.setattr(f"splatir.commands.{module}.load_run", lambda *_: finished)
         return str(finished.folder.root)
 
@@ -91,7 +90,7 @@ def sphere_run(
 ) -> FinishedRun:
     """A run of a sphere; of a COLMAP capture of `scene`, or of a synthetic one without."""
     if scene is None:
-        write_nerf_synthetic(folder / "capture", small_scene())
+        write_nerf_synthetic(folder / "capture", small_scene(num_cameras=4), num_test=1)
     else:
         write_colmap(folder / "capture", scene)
     settings = TrainSettings(data=folder / "capture", backend="reference", device="cpu")
@@ -106,8 +105,3 @@ def sphere_run(
         step=100,
         seconds=1.5,
     )
-
-
-def centre_ray(camera: Camera) -> Float[Tensor, " 3"]:
-    """Direction through the image's centre, in the frame of the camera's pose."""
-    return camera.forward_world

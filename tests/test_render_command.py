@@ -44,7 +44,7 @@ def test_npz_holds_every_buffer_by_name_shape_and_type(
     run = install_run(sphere_run(tmp_path))
     out = tmp_path / "out"
     assert main(["render", run, "--split", "test", "--format", "npz", "--output", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["r_0.npz", "r_1.npz"]
+    assert sorted(path.name for path in out.iterdir()) == ["r_0.npz"]
     found = arrays(out / "r_0.npz")
     assert found.keys() == SHAPES.keys()
     for name, channels in SHAPES.items():
@@ -91,7 +91,7 @@ def test_a_run_without_materials_gives_radiance_and_says_what_is_missing(
     out = tmp_path / "out"
     assert main(["render", run, "--format", "npz", "--output", str(out)]) == 0
     assert "no albedo, roughness, metallic" in capsys.readouterr().out
-    found = arrays(out / "r_1.npz")
+    found = arrays(out / "r_0.npz")
     assert found.keys() == {"rgb", "alpha", "depth", "normal"}
     inside = found["alpha"] > 0.99
     shown = linear_from_srgb(torch.tensor(0.5 + 0.28209479 * 0.5))

@@ -18,8 +18,9 @@ from splatir.scene.normals import normal_axes, normal_axis_indices
 # Views that vote and their longer side: what is seen at all is seen in some of these.
 _MAX_VIEWS = 48
 _MAX_SIZE = 256
-# Cameras that stand in for those of the photographs, and their distance in the model's radii.
+# Cameras all around the model, the weight of their votes, and their distance in its radii.
 _NUM_SURROUNDING = 32
+_SURROUNDING_WEIGHT = 0.1
 _SURROUNDING_DISTANCE = 3.0
 
 
@@ -29,8 +30,9 @@ def orient_outwards(
     """Turn each Gaussian's normal axis to the side from which cameras see it; pictures stay.
 
     A Gaussian is symmetric, so half a turn about another of its axes changes the normal's sign
-    alone. Each camera votes with the Gaussian's share of its image times the cosine to the normal;
-    Gaussians that none sees look to the cameras' mean place.
+    alone. Each camera votes with the Gaussian's share of its image times the cosine to the normal.
+    Cameras all around the model vote too, with a tenth of the weight: they decide what photographs
+    see through gaps only. What none sees looks to the mean place of the photographs' cameras.
 
     Args:
         model: Any.
@@ -43,24 +45,32 @@ def orient_outwards(
     if not cameras:
         raise ValueError("outward normals need cameras; none were given.")
     gaussians = model.gaussians.detach()
-    votes = torch.zeros_like(gaussians.opacities)
-    for camera in cameras[:: -(-len(cameras) // _MAX_VIEWS)]:
-        small = _shrunk(camera).to(votes.device)
-        votes += _share(gaussians, small, rasterizer) * _cosine(gaussians, small.position_world)
+    votes = _votes(gaussians, cameras[:: -(-len(cameras) // _MAX_VIEWS)], rasterizer)
+    votes += _SURROUNDING_WEIGHT * _votes(gaussians, surrounding_cameras(model), rasterizer)
     places = torch.stack([camera.position_world for camera in cameras])
-    unseen = _cosine(gaussians, places.mean(0))
-    is_inward = torch.where(votes == 0.0, unseen, votes) < 0.0
+    votes = torch.where(votes == 0.0, _cosine(gaussians, places.mean(0)), votes)
     params = {key: value.detach().clone() for key, value in model.params.items()}
     turned = _half_turned(params["quats"], gaussians)
-    params["quats"] = torch.where(is_inward[:, None], turned, params["quats"])
+    params["quats"] = torch.where((votes < 0.0)[:, None], turned, params["quats"])
     return GaussianModel(params, model.primitive)
 
 
+def _votes(
+    gaussians: Gaussians, cameras: Sequence[Camera], rasterizer: RasterBackend
+) -> Float[Tensor, " n"]:
+    """Parts of images that show the front of each normal less those of its back, by cosine."""
+    votes = torch.zeros_like(gaussians.opacities)
+    for camera in cameras:
+        small = _shrunk(camera).to(votes.device)
+        votes += _share(gaussians, small, rasterizer) * _cosine(gaussians, small.position_world)
+    return votes
+
+
 def surrounding_cameras(model: GaussianModel) -> list[Camera]:
-    """Cameras all around a model that look at it, for where those of its photographs are unknown.
+    """Cameras all around a model that look at it.
 
     Args:
-        model: Of an object; of a room they would see the walls from outside.
+        model: Of an object; the walls of a room they see from outside.
     """
     means = model.means.detach().double().cpu()
     centre, radius = means.new_zeros(3), 1.0
@@ -88,11 +98,11 @@ def _shrunk(camera: Camera) -> Camera:
 
 
 def _share(gaussians: Gaussians, camera: Camera, rasterizer: RasterBackend) -> Float[Tensor, " n"]:
-    """Sum of each Gaussian's compositing weights over an image, pixels."""
+    """Part of an image that each Gaussian makes up: the mean of its compositing weights."""
     ones = torch.ones_like(gaussians.means[:, :1]).requires_grad_()
     with torch.enable_grad():
         image = rasterizer.rasterize(gaussians, camera, ones).features
-        (weights,) = torch.autograd.grad(image.sum(), ones)
+        (weights,) = torch.autograd.grad(image.mean(), ones)
     return weights[:, 0]
 
 

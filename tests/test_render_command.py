@@ -185,3 +185,15 @@ def test_small_scene_sees_the_sphere_whole() -> None:
     """The premise of these tests."""
     camera = small_scene().cameras[0]
     assert float(camera.K[0, 0]) * RADIUS / 4.0 < 0.5 * camera.height
+
+
+def test_a_folder_that_is_no_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["render"], ["relight", "--envmap", "any.hdr"]):
+        assert main([words[0], str(tmp_path), *words[1:]]) == 1
+        printed = capsys.readouterr()
+        assert "is no run folder" in the_error(printed.err, printed.out)
+        assert main(words) == 1
+        printed = capsys.readouterr()
+        assert "give a run folder" in the_error(printed.err, printed.out)

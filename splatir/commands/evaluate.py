@@ -2,8 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +11,13 @@ from tqdm import tqdm
 
 from splatir.codecs.atomic import write_text
 from splatir.data.cache import PhotoCache
-from splatir.data.dataset import View
-from splatir.data.images import Photo, photo_loader
+from splatir.data.images import photo_loader
 from splatir.data.recognise import read_dataset
-from splatir.evaluate.held_out import RenderedView, ShadedView, render_view, shade_view
-from splatir.evaluate.lpips import Lpips, Unavailable, lpips_metric
-from splatir.evaluate.metrics import ImageScores, mean_scores
-from splatir.evaluate.report import SheetRow, material_row, radiance_row, write_sheet
-from splatir.raster.contract import RasterOptions
+from splatir.evaluate.judge import Judge, ScoredScene
+from splatir.evaluate.lpips import Unavailable, lpips_metric
+from splatir.evaluate.report import write_sheet
 from splatir.raster.selection import rasterizer
 from splatir.settings import Settings
-from splatir.shade.split_sum import SplitSum
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
 
@@ -97,7 +92,14 @@ def evaluate_run(
             f"{settings.data} has no held-out views to score (too few images, or test_every is 0)."
         )
     lpips = lpips_metric(lpips_weights)
-    judge = _Judge(finished, device, lpips)
+    scene = ScoredScene(
+        finished.model,
+        finished.light,
+        finished.background_srgb,
+        rasterizer(settings.backend, device),
+        settings.uses_antialiasing,
+    )
+    judge = Judge(scene, None if isinstance(lpips, Unavailable) else lpips)
     budget = int(settings.photo_memory_gb * 1e9)
     drawn = _drawn_indices(len(dataset.test))
     with PhotoCache(dataset.test, budget, photo_loader(dataset)) as photos:
@@ -114,83 +116,8 @@ def evaluate_run(
     folder = finished.folder.evaluation
     _write_json(folder / "scores.json", scores)
     _write_json(folder / "views.json", judge.per_view)
-    light = finished.light if judge.is_shaded else None
-    write_sheet(judge.rows, light, folder / "contact_sheet.png")
+    write_sheet(judge.rows, scene.light if scene.is_shaded else None, folder / "contact_sheet.png")
     return scores
-
-
-class _Judge:
-    """Compares views one by one and keeps scores and rows of the contact sheet."""
-
-    def __init__(
-        self, finished: FinishedRun, device: torch.device, lpips: Lpips | Unavailable
-    ) -> None:
-        self._finished = finished
-        self._lpips = None if isinstance(lpips, Unavailable) else lpips
-        self._rasterizer = rasterizer(finished.settings.backend, device)
-        self._shader = None
-        if finished.model.has_materials and finished.light is not None:
-            self._shader = SplitSum(finished.light)
-        self._radiance: list[_Scored] = []
-        self._shaded: list[_Scored] = []
-        self.per_view: list[dict[str, Any]] = []
-        self.rows: list[SheetRow] = []
-
-    @property
-    def is_shaded(self) -> bool:
-        """Whether there are materials and a light to shade with."""
-        return self._shader is not None
-
-    def look_at(self, view: View, photo: Photo, draw: bool) -> None:
-        """Render a view, score it, and add it to the sheet if `draw`."""
-        finished = self._finished
-        options = RasterOptions(
-            depth=True,
-            normals=finished.model.primitive == "surfel",
-            antialiased=finished.settings.uses_antialiasing,
-        )
-        background = finished.background_srgb
-        radiance = render_view(finished.model, view, photo, self._rasterizer, background, options)
-        self._radiance.append(self._scored(radiance))
-        row = radiance_row(radiance)
-        if self._shader is not None:
-            plain = RasterOptions(antialiased=options.antialiased)
-            shaded = shade_view(
-                finished.model, view, photo, self._shader, self._rasterizer, background, plain
-            )
-            self._shaded.append(self._scored(shaded))
-            row = material_row(shaded, radiance.scores)
-        self.per_view.append({"name": view.name, **self._flat(slice(-1, None))})
-        if draw:
-            self.rows.append(row)
-
-    def scores(self) -> dict[str, Any]:
-        """Means over all views, by the names of the stable output."""
-        return self._flat(slice(None))
-
-    def _flat(self, part: slice) -> dict[str, Any]:
-        radiance = _mean(self._radiance[part])
-        main = _mean(self._shaded[part]) if self.is_shaded else radiance
-        return {**main, **{f"radiance_{key}": value for key, value in radiance.items()}}
-
-    def _scored(self, view: RenderedView | ShadedView) -> "_Scored":
-        lpips = self._lpips
-        perceptual = None if lpips is None else float(lpips(view.image_srgb, view.photo_srgb))
-        return _Scored(view.scores, perceptual)
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Scores of one picture."""
-
-    image: ImageScores
-    lpips: float | None
-
-
-def _mean(views: Sequence[_Scored]) -> dict[str, Any]:
-    perceptual = [view.lpips for view in views if view.lpips is not None]
-    mean = asdict(mean_scores([view.image for view in views]))
-    return {**mean, "lpips": sum(perceptual) / len(perceptual) if perceptual else None}
 
 
 def _drawn_indices(count: int) -> set[int]:

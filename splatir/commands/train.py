@@ -29,6 +29,9 @@ def run(settings: TrainSettings) -> None:
     print(f"scores   {scored}")
     print(f"splat    {ply}: {count:,} Gaussians, {seconds:.0f} s of training")
     print("\nnext:")
+    if finished.model.has_materials:
+        print(f"  splatir relight {root} --envmap MAP.hdr --path turntable")
+    print(f"  splatir render {root}")
     print(f"  splatir eval {root} --json scores.json")
     print(f"  splatir export {root} --output splats.ply")
     print(f"  splatir info {ply}")

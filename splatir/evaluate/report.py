@@ -154,11 +154,13 @@ def material_row(view: ShadedView, radiance: ImageScores | None = None) -> Sheet
 
 
 def light_row(light: EnvironmentLight) -> SheetRow:
-    """A light as pictures: its mean as middle grey, and darker, so that suns show."""
-    cells = []
-    for stops in (0.0, -4.0):
-        picture, factor = light_picture(light.radiance, stops)
-        cells.append(SheetCell(picture, f"radiance x {factor:.3g}"))
+    """A light as pictures: its mean as middle grey, and its brightest texel as white."""
+    picture, factor = light_picture(light.radiance)
+    cells = [SheetCell(picture, f"radiance x {factor:.3g}")]
+    over_white = factor * float(light.radiance.max())
+    if over_white > 1.0:
+        picture, factor = light_picture(light.radiance, -math.log2(over_white))
+        cells.append(SheetCell(picture, f"radiance x {factor:.3g}, peak white"))
     return SheetRow("light: +Z at the top, +X in the middle, +Y left of it", tuple(cells))
 
 

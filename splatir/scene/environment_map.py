@@ -8,8 +8,8 @@ from torch import Tensor
 
 from splatir.scene.lights import (
     EnvironmentLight,
-    environment_coordinates,
     environment_directions,
+    environment_radiance,
 )
 
 # Rotations that move no texel of a map 10,000 wide by more than a hundredth count as exact.
@@ -27,22 +27,7 @@ def sample_environment(
         light: Map.
         directions: Unit, in the map's frame.
     """
-    height, width = light.radiance.shape[:2]
-    u, v = environment_coordinates(directions)
-    column = u * width - 0.5
-    row = (v * height - 0.5).clamp(0.0, height - 1.0)
-    left, top = column.floor(), row.floor()
-    across, down = (column - left)[..., None], (row - top)[..., None]
-    left_index, top_index = left.long() % width, top.long()
-    right_index = (left_index + 1) % width
-    bottom_index = (top_index + 1).clamp_max(height - 1)
-    upper = torch.lerp(
-        light.radiance[top_index, left_index], light.radiance[top_index, right_index], across
-    )
-    lower = torch.lerp(
-        light.radiance[bottom_index, left_index], light.radiance[bottom_index, right_index], across
-    )
-    return torch.lerp(upper, lower, down)
+    return environment_radiance(light.radiance, directions)
 
 
 def rotate_environment(

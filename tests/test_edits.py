@@ -109,19 +109,19 @@ def test_a_model_without_materials_cannot_be_edited() -> None:
 
 
 def test_a_sun_stands_at_its_azimuth_and_elevation() -> None:
-    light = parse_light("sun:90,30,3,2,1", IDENTITY)
+    light = parse_light("sun:90,30,3,2,1", IDENTITY, IDENTITY[:3, :3])
     assert isinstance(light, DirectionalLight)
     expected = torch.tensor([0.0, math.cos(math.radians(30)), 0.5])
     assert torch.allclose(light.direction, expected, atol=1e-6)
     assert light.irradiance.tolist() == [3.0, 2.0, 1.0]
-    turned = parse_light("sun:90,30,3,2,1", TURNED)
+    turned = parse_light("sun:90,30,3,2,1", TURNED, TURNED[:3, :3] / 2.0)
     assert isinstance(turned, DirectionalLight)
     assert torch.allclose(turned.direction, torch.tensor([-expected[1], 0.0, 0.5]), atol=1e-6)
     assert turned.irradiance.tolist() == [3.0, 2.0, 1.0]
 
 
 def test_a_point_light_is_as_bright_in_a_world_of_another_size() -> None:
-    light = parse_light("point:1,2,3,4,4,4", TURNED)
+    light = parse_light("point:1,2,3,4,4,4", TURNED, IDENTITY[:3, :3])
     assert isinstance(light, PointLight)
     assert light.position.tolist() == [1.0, 2.0, 6.0]
     # Irradiance at 1 unit of the capture, 2 of the world.
@@ -138,4 +138,4 @@ def test_a_point_light_is_as_bright_in_a_world_of_another_size() -> None:
 )
 def test_lights_that_cannot_be_meant_are_refused(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_light(word, IDENTITY)
+        parse_light(word, IDENTITY, IDENTITY[:3, :3])

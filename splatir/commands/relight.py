@@ -15,6 +15,7 @@ from torch import Tensor
 from splatir.commands.envmap import world_environment
 from splatir.commands.frames import Frames, FrameSettings, describe, plan_frames
 from splatir.evaluate.frames import frame_picture, write_exr_buffers, write_npz, write_png
+from splatir.maths.frames import similarity_scale
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import ViewBuffers, shaded_buffers
@@ -43,7 +44,7 @@ class RelightSettings(Settings):
         run: Run folder.
         envmap: Latitude-longitude map, .hdr or .exr, in the capture's own frame (row 0 is its +Z);
             the run's recovered light if neither this nor `light` is given.
-        upright: The top of the map is the scene's up, whatever the axes of the capture's files.
+        upright: The top of map and sky is the scene's up, whatever the axes of the capture's files.
         rotate: Turn the map about its vertical axis, degrees, from +X towards +Y.
         light: Further lights: point:x,y,z,r,g,b (irradiance at distance 1) or
             sun:azimuth,elevation,r,g,b (degrees; irradiance).
@@ -193,7 +194,10 @@ def _background(settings: RelightSettings) -> Literal["transparent", "white", "e
 def _read_light(settings: RelightSettings, finished: FinishedRun) -> _NewLight:
     """The light that was asked for, in the world frame."""
     S = finished.S_world_input.double()
-    others = tuple(parse_light(word, S) for word in settings.light)
+    R_world_sky = S[:3, :3] / similarity_scale(S)
+    if settings.upright:
+        R_world_sky = torch.eye(3, dtype=torch.float64)
+    others = tuple(parse_light(word, S, R_world_sky) for word in settings.light)
     if settings.envmap is None:
         recovered = None if others else finished.light
         if recovered is None and not others:

@@ -13,17 +13,20 @@ from splatir.scene.lights import DirectionalLight, PointLight
 _FORMS = "point:x,y,z,r,g,b or sun:azimuth,elevation,r,g,b"
 
 
-def parse_light(word: str, S_world_input: Float[Tensor, "4 4"]) -> PointLight | DirectionalLight:
+def parse_light(
+    word: str, S_world_input: Float[Tensor, "4 4"], R_world_sky: Float[Tensor, "3 3"]
+) -> PointLight | DirectionalLight:
     """A light of the command line, in the world frame.
 
     `point:x,y,z,r,g,b` shines from a place in the input frame; r, g, b is the irradiance at
-    distance 1 there. `sun:azimuth,elevation,r,g,b` comes from a direction of that frame in degrees:
+    distance 1 there. `sun:azimuth,elevation,r,g,b` comes from a direction of the sky in degrees:
     azimuth from +X towards +Y, elevation above the xy plane; r, g, b is the irradiance of a surface
     that faces it.
 
     Args:
         word: As above.
         S_world_input: Similarity from the input frame to the world.
+        R_world_sky: Rotation from the frame of the sky, in which environment maps are given too.
 
     Raises:
         ValueError: Another kind, a wrong count of numbers, or negative colours.
@@ -36,12 +39,11 @@ def parse_light(word: str, S_world_input: Float[Tensor, "4 4"]) -> PointLight | 
     colour = torch.tensor(numbers[-3:], dtype=torch.float64)
     if float(colour.min()) < 0.0:
         raise ValueError(f"--light {kind}: r,g,b must not be negative, got '{text}'.")
-    S = S_world_input.double()
-    scale = similarity_scale(S)
     if kind == "point":
+        S = S_world_input.double()
         position = transform_points(S, torch.tensor(numbers[:3], dtype=torch.float64))
         # Irradiance falls with the square of distance, which the world measures in other units.
-        return PointLight(position.float(), (colour * scale**2).float())
+        return PointLight(position.float(), (colour * similarity_scale(S) ** 2).float())
     azimuth, elevation = math.radians(numbers[0]), math.radians(numbers[1])
     direction = torch.tensor(
         [
@@ -51,4 +53,4 @@ def parse_light(word: str, S_world_input: Float[Tensor, "4 4"]) -> PointLight | 
         ],
         dtype=torch.float64,
     )
-    return DirectionalLight((S[:3, :3] / scale @ direction).float(), colour.float())
+    return DirectionalLight((R_world_sky.double() @ direction).float(), colour.float())

@@ -36,7 +36,7 @@ ALBEDO = (0.9, 0.5, 0.1)
 ROUGHNESS = (0.1, 0.2, 0.4, 0.7, 1.0)
 METALLIC = (0.0, 0.5, 1.0)
 # Pixels along a side of the sphere's picture.
-_MITSUBA_SIZE, _SPLIT_SUM_SIZE = 10, 40
+_MITSUBA_SIZE, _SPLIT_SUM_SIZE = 10, 32
 # Linear mean of the exposed picture; 0.54 after encoding.
 _MEAN = 0.25
 

@@ -230,3 +230,18 @@ def test_no_file_beside_the_output_is_replaced_unasked(
     assert f"mine{suffix} exists; give another --output" in refused(words, capsys)
     assert taken.read_text() == "precious"
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_info_tells_what_an_export_holds(
+    lit_run: FinishedRun, install_run: InstallRun, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = install_run(lit_run)
+    assert main(["export", root]) == 0 and main(["export", root, "--envmap", str(room)]) == 0
+    capsys.readouterr()
+    assert main(["info", str(lit_run.folder.export / "splats.ply")]) == 0
+    said = capsys.readouterr().out
+    assert "mean albedo (0.6, 0.3, 0.2) (linear), roughness 0.50, metallic 0.00" in said
+    assert "map, mean radiance" in said and "shows        the photographs" in said
+    assert main(["info", str(lit_run.folder.export / "relit_room.ply")]) == 0
+    said = capsys.readouterr().out
+    assert "none: radiance only" in said and "shows        the scene under room.exr" in said

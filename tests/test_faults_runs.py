@@ -245,6 +245,14 @@ PLYS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         r"\['nx'\] of its vertices are lists",
     ),
     "NaN": (ply_with_nan, r"property 'x' is NaN or infinite for 1 of .*Remove them"),
+    "some materials only": (
+        lambda old: splat_header(old, b"float base_color_1\n", b"float colour\n"),
+        r"it has the material properties .* but lacks \['base_color_1'\]",
+    ),
+    "a material out of range": (
+        lambda old: old[:-4] + struct.pack("<f", 7.0),
+        r"property 'metallic' leaves the range 0 to 1 for 1 of",
+    ),
     "of a newer format": (
         lambda old: splat_header(old, b"splatir_format 1", b"splatir_format 9"),
         r"splatir format 9.*Update splatir",

@@ -1,7 +1,6 @@
 """How the native library composites ellipsoids, and the gradient of that."""
 
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, num_threads
+from splatir.native.library import NativeLibrary
 from splatir.raster.contract import RasterOptions, RasterOutput, ScreenSpace
 from splatir.raster.native_projection import ProjectedEllipsoids, project_ellipsoids
+from splatir.raster.native_state import (
+    CompositingCall,
+    KernelState,
+    background_gradient,
+    contiguous,
+    publish_absgrad,
+)
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
 
@@ -82,30 +88,10 @@ def composite_ellipsoids(
         projected.depths,
         features,
         background,
-        _Call(library, projected, size, options),
+        CompositingCall(library, projected.radii, projected.means2d, size, options),
     )
     screen = ScreenSpace(projected.means2d, projected.radii, projected.means2d)
     return RasterOutput(image, alpha, depth, median, None, None, screen)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What compositing needs besides differentiable tensors."""
-
-    library: NativeLibrary
-    projected: ProjectedEllipsoids
-    size: tuple[int, int]
-    options: RasterOptions
-
-
-class _Context:
-    """Owns what the forward kernel keeps for the backward kernel; frees it when collected."""
-
-    def __init__(self, library: NativeLibrary, address: int) -> None:
-        self.address = address
-        release = weakref.finalize(self, library.call, "splatir_ellipsoids_release", address)
-        # At exit the process returns its memory; the library may already be gone.
-        release.atexit = False
 
 
 class _EllipsoidCompositing(torch.autograd.Function):
@@ -118,34 +104,24 @@ class _EllipsoidCompositing(torch.autograd.Function):
         depths: Tensor,
         features: Tensor,
         background: Tensor | None,
-        call: _Call,
+        call: CompositingCall,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         width, height = call.size
-        n, channels = features.shape
-        image = features.new_empty(height, width, channels)
+        image = features.new_empty(height, width, features.shape[1])
         alpha = features.new_empty(height, width, 1)
         depth = torch.empty_like(alpha) if call.options.depth else None
         median = torch.empty_like(alpha) if call.options.median_depth else None
-        transmittance = None if background is None else torch.empty_like(alpha)
-        features, depths = features.contiguous(), depths.contiguous()
-        background = None if background is None else background.contiguous()
-        address = call.library.call(
-            "splatir_ellipsoids_forward",
-            *(num_threads(), n, channels, width, height),
-            *(means2d.contiguous(), factors.contiguous(), opacities.contiguous(), depths),
-            *(call.projected.radii, features, background),
-            *(image, alpha, depth, median, transmittance),
+        transmittance = torch.empty_like(alpha) if ctx.needs_input_grad[5] else None
+        features, depths, background = contiguous(features, depths, background)
+        ctx.state = KernelState(
+            *(call.library, "ellipsoids", features.shape, call.size),
+            *contiguous(means2d, factors, opacities, depths, call.radii),
+            *(features, background, image, alpha, depth, median, transmittance),
         )
-        if address == 0:
-            raise MemoryError(
-                f"not enough memory to rasterise {n} ellipsoids at {width}x{height}. "
-                "Huge splats cost most: lower their scales, or render a smaller image."
-            )
-        ctx.context = _Context(call.library, address)
         ctx.save_for_backward(depths, features, background, transmittance)
-        ctx.library, ctx.options, ctx.size = call.library, call.options, call.size
+        ctx.options, ctx.size = call.options, call.size
         # Not the probe itself: it owns the graph that owns this.
-        ctx.probe = weakref.ref(call.projected.means2d)
+        ctx.probe = weakref.ref(call.probe)
         ctx.set_materialize_grads(False)
         return image, alpha, depth, median
 
@@ -156,27 +132,22 @@ class _EllipsoidCompositing(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         depths, features, background, transmittance = ctx.saved_tensors
         n = features.shape[0]
-        v_image, *v_others = [None if v is None else v.contiguous() for v in grad_outputs]
+        v_image, *v_others = contiguous(*grad_outputs)
+        v_background = background_gradient(v_image, transmittance)
+        if not any(ctx.needs_input_grad[:4]):
+            v_features = ctx.state.feature_gradient(v_image) if ctx.needs_input_grad[4] else None
+            return None, None, None, None, v_features, v_background, None
         if v_image is None:
             v_image = features.new_zeros(*reversed(ctx.size), features.shape[1])
-        v_images = (v_image, *v_others)
         v_means2d, v_factors = features.new_empty(n, 2), features.new_empty(n, 3)
         v_opacities, v_features = features.new_empty(n), torch.empty_like(features)
         has_depth = any(v is not None for v in v_others[1:])
         v_depths = features.new_empty(n) if has_depth else None
         absgrad = torch.empty_like(v_means2d) if ctx.options.absgrad else None
-        done = ctx.library.call(
-            "splatir_ellipsoids_backward",
-            *(ctx.context.address, num_threads(), depths, features, background, *v_images),
+        ctx.state.backward(
+            *(depths, features, background, v_image, *v_others),
             *(ctx.options.detached_features, v_means2d, absgrad, v_factors),
             *(v_opacities, v_features, v_depths),
         )
-        if done == 0:
-            raise MemoryError(f"not enough memory for the gradients of {n} ellipsoids.")
-        probe = ctx.probe()
-        if absgrad is not None and probe is not None:
-            probe.absgrad = absgrad
-        v_background = None
-        if transmittance is not None and ctx.needs_input_grad[5]:
-            v_background = v_image.flatten(0, 1).mT @ transmittance.flatten()
+        publish_absgrad(ctx.probe, absgrad)
         return v_means2d, v_factors, v_opacities, v_depths, v_features, v_background, None

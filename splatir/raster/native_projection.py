@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from splatir.native.library import NativeLibrary, num_threads
 from splatir.native.library import library as default_library
 from splatir.raster.contract import BLUR, MIN_ALPHA, RasterOptions
+from splatir.raster.native_state import contiguous
 from splatir.scene.camera import Camera
 
 
@@ -93,7 +94,7 @@ def project_ellipsoids(
     """
     _check(means=means, quats=quats, scales=scales, opacities=opacities)
     means2d, depths, factors, compensations, radii = _EllipsoidProjection.apply(
-        means, quats, scales, opacities, camera, options, library or default_library()
+        means, quats, scales, opacities.detach(), camera, options, library or default_library()
     )
     return ProjectedEllipsoids(means2d, depths, factors, compensations, radii)
 
@@ -144,8 +145,13 @@ def _view(camera: Camera) -> tuple[Tensor, Tensor, int, int]:
     return T_camera_world, K, camera.width, camera.height
 
 
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
+def _splat_gradients(ctx: Any, kernel: str, *args: Tensor | float | None) -> list[Tensor]:
+    """Gradients of means, quats and scales; `args` are the kernel's after the view."""
+    means, quats, scales, _ = ctx.saved_tensors
+    gradients = [torch.empty_like(tensor) for tensor in (means, quats, scales)]
+    n = means.shape[0]
+    ctx.library.call(kernel, num_threads(), n, means, quats, scales, *ctx.view, *args, *gradients)
+    return gradients
 
 
 class _EllipsoidProjection(torch.autograd.Function):
@@ -164,11 +170,11 @@ class _EllipsoidProjection(torch.autograd.Function):
         means2d, depths, factors = means.new_empty(n, 2), means.new_empty(n), means.new_empty(n, 3)
         compensations = means.new_empty(n) if options.antialiased else None
         radii = torch.empty(n, 2, dtype=torch.int32)
-        splats = _contiguous(means, quats, scales)
+        splats = contiguous(means, quats, scales)
         view = _view(camera)
         library.call(
             "splatir_project_ellipsoids_forward",
-            *(num_threads(), n, *splats, opacities.detach().contiguous(), *view),
+            *(num_threads(), n, *splats, opacities.contiguous(), *view),
             *(float(options.near), float(options.far), float(options.radius_clip)),
             *(MIN_ALPHA, BLUR, means2d, depths, factors, compensations, radii),
         )
@@ -187,13 +193,9 @@ class _EllipsoidProjection(torch.autograd.Function):
         v_compensations: Tensor | None,
         _: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        means, quats, scales, radii = ctx.saved_tensors
-        gradients = [torch.empty_like(tensor) for tensor in (means, quats, scales)]
-        ctx.library.call(
-            "splatir_project_ellipsoids_backward",
-            *(num_threads(), means.shape[0], means, quats, scales, *ctx.view, BLUR, radii),
-            *_contiguous(v_means2d, v_depths, v_factors, v_compensations),
-            *gradients,
+        gradients = _splat_gradients(
+            *(ctx, "splatir_project_ellipsoids_backward", BLUR, ctx.saved_tensors[-1]),
+            *contiguous(v_means2d, v_depths, v_factors, v_compensations),
         )
         return *gradients, None, None, None, None
 
@@ -214,7 +216,7 @@ class _SurfelProjection(torch.autograd.Function):
         ray_transforms = means.new_empty(n, 3, 3, dtype=torch.float64)
         normals = means.new_empty(n, 3)
         radii = torch.empty(n, 2, dtype=torch.int32)
-        splats = _contiguous(means, quats, scales)
+        splats = contiguous(means, quats, scales)
         view = _view(camera)
         library.call(
             "splatir_project_surfels_forward",
@@ -237,12 +239,8 @@ class _SurfelProjection(torch.autograd.Function):
         v_normals: Tensor,
         _: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        means, quats, scales, radii = ctx.saved_tensors
-        gradients = [torch.empty_like(tensor) for tensor in (means, quats, scales)]
-        ctx.library.call(
-            "splatir_project_surfels_backward",
-            *(num_threads(), means.shape[0], means, quats, scales, *ctx.view, radii),
-            *_contiguous(v_means2d, v_depths, v_ray_transforms.float(), v_normals),
-            *gradients,
+        gradients = _splat_gradients(
+            *(ctx, "splatir_project_surfels_backward", ctx.saved_tensors[-1]),
+            *contiguous(v_means2d, v_depths, v_ray_transforms.float(), v_normals),
         )
         return *gradients, None, None, None

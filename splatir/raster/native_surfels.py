@@ -1,7 +1,6 @@
 """How the native library composites surfels, and the gradient of that."""
 
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, num_threads
+from splatir.native.library import NativeLibrary
 from splatir.raster.contract import RasterOptions, RasterOutput, ScreenSpace
 from splatir.raster.native_projection import ProjectedSurfels, project_surfels
+from splatir.raster.native_state import (
+    CompositingCall,
+    KernelState,
+    background_gradient,
+    contiguous,
+    publish_absgrad,
+)
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
 
@@ -84,34 +90,10 @@ def composite_surfels(
         features,
         background,
         probe,
-        _Call(library, projected.radii, size, options),
+        CompositingCall(library, projected.radii, probe, size, options),
     )
     screen = ScreenSpace(projected.means2d, projected.radii, probe)
     return RasterOutput(image, alpha, depth, median, normals, distortion, screen)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What compositing needs besides differentiable tensors."""
-
-    library: NativeLibrary
-    radii: Tensor
-    size: tuple[int, int]
-    options: RasterOptions
-
-
-class _State:
-    """Owns what the forward kernel keeps for the backward kernel; frees it when collected."""
-
-    def __init__(self, library: NativeLibrary, handle: int) -> None:
-        self.handle = handle
-        release = weakref.finalize(self, library.call, "splatir_surfels_release", handle)
-        # At exit the process returns its memory; the library may already be gone.
-        release.atexit = False
-
-
-def _contiguous(*tensors: Tensor | None) -> list[Any]:
-    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
 
 
 def _has_depth(options: RasterOptions) -> bool:
@@ -130,38 +112,32 @@ class _SurfelCompositing(torch.autograd.Function):
         features: Tensor,
         background: Tensor | None,
         probe: Tensor,
-        call: _Call,
+        call: CompositingCall,
     ) -> tuple[Tensor | None, ...]:
         width, height = call.size
         options = call.options
-        n, channels = features.shape
 
         def image(wanted: bool, channels: int = 1) -> Tensor | None:
             return features.new_empty(height, width, channels) if wanted else None
 
         # In the order of `RasterOutput`.
         images = (
-            *(image(True, channels), image(True), image(_has_depth(options))),
+            *(image(True, features.shape[1]), image(True), image(_has_depth(options))),
             *(image(options.median_depth), image(options.normals, 3), image(options.distortion)),
         )
-        surfels = _contiguous(means2d, ray_transforms, depths)
-        opacities, features, background = _contiguous(opacities, features, background)
-        handle = call.library.call(
-            "splatir_surfels_forward",
-            *(num_threads(), n, channels, width, height, *surfels),
-            *_contiguous(normals if options.normals else None, call.radii.int()),
-            *(opacities, features, background, *images),
+        transmittance = image(ctx.needs_input_grad[6])
+        means2d, ray_transforms, opacities, background = contiguous(
+            means2d, ray_transforms, opacities, background
         )
-        if handle == 0:
-            raise MemoryError(
-                f"not enough memory to rasterise {n} surfels at {width}x{height}. "
-                "Huge splats cost most: lower their scales, or render a smaller image."
-            )
-        ctx.state = _State(call.library, handle)
-        ctx.save_for_backward(surfels[0], surfels[1], opacities, background)
-        ctx.library, ctx.options, ctx.channels = call.library, options, channels
+        ctx.state = KernelState(
+            *(call.library, "surfels", features.shape, call.size, means2d, ray_transforms),
+            *contiguous(depths, normals if options.normals else None, call.radii.int()),
+            *(opacities, *contiguous(features), background, *images, transmittance),
+        )
+        ctx.save_for_backward(means2d, ray_transforms, opacities, background, transmittance)
+        ctx.options, ctx.channels = options, features.shape[1]
         # Not the probe itself: the graph must not keep its result alive.
-        ctx.probe = weakref.ref(probe)
+        ctx.probe = weakref.ref(call.probe)
         ctx.set_materialize_grads(False)
         return images
 
@@ -170,26 +146,25 @@ class _SurfelCompositing(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        means2d, ray_transforms, opacities, background = ctx.saved_tensors
+        means2d, ray_transforms, opacities, background, transmittance = ctx.saved_tensors
+        v_images = contiguous(*grad_outputs)
+        v_background = background_gradient(v_images[0], transmittance)
+        needs = ctx.needs_input_grad
+        if not any((*needs[:5], needs[7])):
+            v_features = ctx.state.feature_gradient(v_images[0]) if needs[5] else None
+            return None, None, None, None, None, v_features, v_background, None, None
         options, n = ctx.options, opacities.shape[0]
         surfels = (means2d, ray_transforms, opacities)
         v_means2d, v_rays, v_opacities = (torch.empty_like(tensor) for tensor in surfels)
         v_depths, v_features = means2d.new_empty(n), means2d.new_empty(n, ctx.channels)
         v_normals = means2d.new_empty(n, 3) if options.normals else None
-        v_background = torch.empty_like(background) if ctx.needs_input_grad[6] else None
-        v_probe = torch.empty_like(means2d) if ctx.needs_input_grad[7] else None
+        v_probe = torch.empty_like(means2d) if needs[7] else None
         absgrad = torch.empty_like(means2d) if options.absgrad else None
-        done = ctx.library.call(
-            "splatir_surfels_backward",
-            *(ctx.state.handle, num_threads(), *surfels, background, *_contiguous(*grad_outputs)),
-            *(options.detached_features, v_means2d, v_rays, v_depths, v_normals),
-            *(v_opacities, v_features, v_background, v_probe, absgrad),
+        ctx.state.backward(
+            *(*surfels, background, *v_images, options.detached_features),
+            *(v_means2d, v_rays, v_depths, v_normals, v_opacities, v_features, v_probe, absgrad),
         )
-        if done == 0:
-            raise MemoryError(f"not enough memory for the gradients of {n} surfels.")
-        probe = ctx.probe()
-        if absgrad is not None and probe is not None:
-            probe.absgrad = absgrad
+        publish_absgrad(ctx.probe, absgrad)
         return (
             *(v_means2d, v_rays, v_depths, v_normals, v_opacities, v_features),
             *(v_background, v_probe, None),

@@ -65,6 +65,9 @@ SPLATIR_INLINE void add_weighted_rows(const float (&weights)[kGroup][kLanes], co
                                       float* const (&to)[kGroup], int offset) {
   constexpr int kPart = kWidth < kRegisterLanes ? kWidth : kRegisterLanes;
   typedef float Part __attribute__((vector_size(kPart * 4)));
+  // Weights are to be read from memory, by broadcasting loads: compilers that know what was stored
+  // there permute registers instead, until these run out.
+  asm volatile("" : : "r"(&weights) : "memory");
   for (int begin = 0; begin < kWidth; begin += kPart) {
     Part sums[kGroup];
     for (int j = 0; j < kGroup; ++j) std::memcpy(&sums[j], to[j] + offset + begin, sizeof(Part));

@@ -33,6 +33,13 @@ struct Ellipse {
   float reach;  // A block matters if q <= reach somewhere in it; a little generous.
 };
 
+SPLATIR_INLINE Floats capped_alpha(const Ellipse& e, Floats px, Floats py) {
+  const Floats dx = px - Floats(e.mean_x), dy = py - Floats(e.mean_y);
+  const Floats along = dx + Floats(e.slope) * dy;
+  const Floats power = Floats(e.minus_along) * along * along + Floats(e.minus_across) * dy * dy;
+  return min(Floats(e.opacity) * exp2(power), Floats(kMaxAlpha));
+}
+
 // Copies of a tile's splats in depth order, and per-tile work space of one thread.
 struct TileSplats {
   Buffer<Ellipse> ellipses;

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "ellipsoid.h"
+#include "pair_rows.h"
 #include "threads.h"
 
 namespace splatir {
@@ -21,7 +22,6 @@ constexpr int kGroup = kEntryGroup;
 // Sums of d loss / d sigma times 1, l, dy, l^2, l dy, dy^2 with l = dx + slope dy, and absolute
 // screen gradients x, y.
 constexpr int kMoments = 8;
-constexpr uint32_t kPrefetchAhead = 24;
 
 // A row vector of `kWidth` channels in as few registers as this instruction set has them.
 template <int kWidth>
@@ -74,7 +74,9 @@ class Backward {
   Backward(const EllipsoidContext& context, EllipsoidScratch& scratch,
            const EllipsoidInputs& inputs, const EllipsoidImageGradients& v_images)
       : context_(context), scratch_(scratch), inputs_(inputs), v_images_(v_images),
-        stride_(context.channels.padded), row_width_(stride_ + kMoments) {}
+        stride_(context.channels.padded),
+        rows_(context.bins, context.rects.data(), context.tile_used.data(),
+              scratch.partials.data(), stride_ + kMoments) {}
 
   template <bool kAbsolute>
   void differentiate_tile(int thread, int64_t tile) {
@@ -82,8 +84,7 @@ class Backward {
     if (used == 0) return;
     TileSplats& local = scratch_.threads[thread];
     gather_tile(context_, tile, used, inputs_, local);
-    float* partials = row_of_pair(context_.bins.tile_begin[tile]);
-    std::memset(partials, 0, used * row_width_ * sizeof(float));
+    float* partials = rows_.clear(tile);
     for (int b = 0; b < kBlocksPerTile; ++b) {
       const int64_t index = tile * kBlocksPerTile + b;
       const uint32_t count = round_up(context_.lists.count(index));
@@ -113,21 +114,12 @@ class Backward {
   void add_median(const BlockGeometry& block, int64_t index, float* partials) const;
   void write_gradients(int64_t splat, const float* sums, const EllipsoidGradients& out) const;
 
-  float* row_of_pair(uint64_t position) const {
-    return scratch_.partials.data() + position * row_width_;
-  }
-
-  // The rows of one splat lie far apart: without this, adding them takes longer than making them.
-  void prefetch_row(uint32_t position) const {
-    const float* row = row_of_pair(position);
-    for (int64_t c = 0; c < row_width_; c += 16) __builtin_prefetch(row + c);
-  }
-
   const EllipsoidContext& context_;
   EllipsoidScratch& scratch_;
   const EllipsoidInputs& inputs_;
   const EllipsoidImageGradients& v_images_;
-  const int64_t stride_, row_width_;
+  const int64_t stride_;
+  const PairRows rows_;
 };
 
 BlockGradients Backward::read_gradients(const BlockGeometry& block, TileSplats& local) const {
@@ -178,12 +170,7 @@ void Backward::replay(TileSplats& local, const BlockGeometry& block, const Block
       const BlockEntry entry = entries[i + j];
       const Ellipse& e = local.ellipses[entry.pair];
       rows[j] = local.rows.data() + entry.pair * stride_;
-      const Floats dx = px - Floats(e.mean_x), dy = py - Floats(e.mean_y);
-      const Floats along = dx + Floats(e.slope) * dy;
-      const Floats power =
-          Floats(e.minus_along) * along * along + Floats(e.minus_across) * dy * dy;
-      const Floats capped = min(Floats(e.opacity) * exp2(power), Floats(kMaxAlpha));
-      const Floats alpha = keep(mask_from_bits(entry.pixels), capped);
+      const Floats alpha = keep(mask_from_bits(entry.pixels), capped_alpha(e, px, py));
       store(alphas + (i + j) * kLanes, alpha);
       store(weights + (i + j) * kLanes, alpha * transmittance);
       transmittance = transmittance - transmittance * alpha;
@@ -278,7 +265,7 @@ void Backward::walk_back(const TileSplats& local, const BlockGeometry& block,
     for (int j = 0; j < kGroup; ++j) {
       const uint32_t pair = entries[i + j].pair;
       const Ellipse& e = local.ellipses[pair];
-      rows[j] = partials + pair * row_width_;
+      rows[j] = partials + pair * rows_.width();
       moments[j] = rows[j] + stride_;
       geometry.to_block_x[j] = centre_x - e.mean_x;
       geometry.to_block_y[j] = centre_y - e.mean_y;
@@ -313,32 +300,16 @@ void Backward::add_median(const BlockGeometry& block, int64_t index, float* part
       const uint32_t pair = pairs[4 * y + x];
       const int64_t pixel = (block.y + y) * context_.width + block.x + x;
       if (pair != kNoPair)
-        partials[pair * row_width_ + context_.channels.features] += v_images_.median[pixel];
+        partials[pair * rows_.width() + context_.channels.features] += v_images_.median[pixel];
     }
   }
 }
 
 void Backward::sum_rows(int64_t begin, int64_t end, const EllipsoidGradients& out) {
-  const TileBins& bins = context_.bins;
-  const uint32_t* positions = bins.pair_of_splat.data();
-  const uint32_t num_pairs = bins.num_pairs();
   Buffer<float> totals;
-  float* sums = totals.reserve(row_width_);
+  float* sums = totals.reserve(rows_.width());
   for (int64_t i = begin; i < end; ++i) {
-    const TileRect rect = context_.rects[i];
-    uint32_t next = bins.splat_begin[i];
-    std::memset(sums, 0, row_width_ * sizeof(float));
-    for (int64_t y = rect.y0; y < rect.y1; ++y) {
-      for (int64_t x = rect.x0; x < rect.x1; ++x, ++next) {
-        if (next + kPrefetchAhead < num_pairs) prefetch_row(positions[next + kPrefetchAhead]);
-        const int64_t tile = y * bins.tiles_x + x;
-        const uint32_t position = positions[next];
-        if (position - bins.tile_begin[tile] >= context_.tile_used[tile]) continue;
-        const float* row = row_of_pair(position);
-        for (int64_t c = 0; c < row_width_; c += 4)
-          store_quad(sums + c, load_quad(sums + c) + load_quad(row + c));
-      }
-    }
+    rows_.add_up(i, sums);
     write_gradients(i, sums, out);
   }
 }

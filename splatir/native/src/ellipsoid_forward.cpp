@@ -69,10 +69,7 @@ SPLATIR_INLINE BlockResult composite(TileSplats& local, const BlockTask& task, i
     const uint32_t pair = candidates[i];
     const Ellipse& e = ellipses[pair];
     const float* row = rows + pair * stride;
-    const Floats dx = px - Floats(e.mean_x), dy = py - Floats(e.mean_y);
-    const Floats along = dx + Floats(e.slope) * dy;
-    const Floats power = Floats(e.minus_along) * along * along + Floats(e.minus_across) * dy * dy;
-    const Floats capped = min(Floats(e.opacity) * exp2(power), Floats(kMaxAlpha));
+    const Floats capped = capped_alpha(e, px, py);
     Mask hit = and_less_equal(live, Floats(kMinAlpha), capped);
     Floats alpha = keep(hit, capped);
     Floats next = transmittance - transmittance * alpha;

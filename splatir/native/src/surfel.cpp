@@ -75,7 +75,7 @@ SPLATIR_EXPORT int64_t splatir_surfels_forward(
     const float* means2d, const double* rows, const float* depths, const float* normals,
     const int32_t* radii, const float* opacities, const float* features, const float* background,
     float* out_features, float* out_alpha, float* out_depth, float* out_median_depth,
-    float* out_normals, float* out_distortion) {
+    float* out_normals, float* out_distortion, float* out_transmittance) {
   SurfelImage* image = nullptr;
   try {
     image = pool().acquire();
@@ -95,7 +95,7 @@ SPLATIR_EXPORT int64_t splatir_surfels_forward(
     const SurfelOutputs out{channels_of(out_features, num_features, out_depth != nullptr, out_depth,
                                         out_normals != nullptr, out_normals),
                             background_of(background, num_features, image->num_channels),
-                            out_alpha, out_distortion, out_median_depth};
+                            out_alpha, out_distortion, out_median_depth, out_transmittance};
     composite_surfels(*image, num_threads, out);
     return reinterpret_cast<int64_t>(image);
   } catch (const std::bad_alloc&) {
@@ -105,16 +105,15 @@ SPLATIR_EXPORT int64_t splatir_surfels_forward(
 }
 
 // Gradients of all inputs from those of all images, which may be null. Returns 1; 0 if memory ran
-// out. The inputs are those of forward. grad_probe, grad_absolute and grad_background may be null;
-// grad_normals must not be where forward composited normals.
+// out. The inputs are those of forward. grad_probe and grad_absolute may be null; grad_normals must
+// not be where forward composited normals.
 SPLATIR_EXPORT int64_t splatir_surfels_backward(
     int64_t handle, int64_t num_threads, const float* means2d, const double* rows,
     const float* opacities, const float* background, const float* v_features, const float* v_alpha,
     const float* v_depth, const float* v_median_depth, const float* v_normals,
     const float* v_distortion, int64_t num_detached,
     float* grad_means2d, double* grad_rows, float* grad_depths, float* grad_normals,
-    float* grad_opacities, float* grad_features, float* grad_background, float* grad_probe,
-    float* grad_absolute) {
+    float* grad_opacities, float* grad_features, float* grad_probe, float* grad_absolute) {
   SurfelImage& image = *reinterpret_cast<SurfelImage*>(handle);
   const int64_t num_features = image.num_features;
   const bool has_depth = image.has_depth, has_normals = image.has_normals;
@@ -134,8 +133,7 @@ SPLATIR_EXPORT int64_t splatir_surfels_backward(
                               grad_rows,
                               grad_depths,
                               grad_probe,
-                              grad_absolute,
-                              grad_background};
+                              grad_absolute};
     backpropagate_surfels(image, num_threads, in, out);
     for (size_t i = 0; i < depth_channel.size(); ++i) grad_depths[i] += depth_channel[i];
     return 1;

@@ -52,7 +52,6 @@ struct SurfelImage {
   Buffer<float> depth_sum;      // [block][lane], sum of w (z - z of the tile's nearest surfel).
   Buffer<int32_t> median;       // [block][lane], surfel in the tile; -1 for none.
   Buffer<float> partials;       // Backward: [pair][padded + kGeometrySums].
-  Buffer<float> tile_sums;      // Backward: [tile][padded], gradient of the background.
   std::vector<SurfelTile> scratch;  // Per thread.
 };
 
@@ -74,6 +73,7 @@ struct SurfelOutputs {
   float* alpha;
   float* distortion;  // May be null, likewise below.
   float* median_depth;
+  float* transmittance;  // Apart from alpha, because 1 - alpha has lost its digits.
 };
 // Fills the images from image.surfels, .reaches, .channels and .bins. Throws std::bad_alloc.
 void composite_surfels(SurfelImage& image, int64_t num_threads, const SurfelOutputs& out);
@@ -96,7 +96,6 @@ struct SurfelGradients {
   float* grad_depths;  // Without the part that comes through a channel.
   float* probe;        // Camera z times dL/d(X_z, Y_z); may be null, likewise below.
   float* absolute;     // The same with absolute values of each pixel.
-  float* grad_background;  // [num_features]
 };
 // Throws std::bad_alloc.
 void backpropagate_surfels(SurfelImage& image, int64_t num_threads, const SurfelCotangents& in,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "pair_rows.h"
 #include "surfel.h"
 #include "threads.h"
 
@@ -29,7 +30,9 @@ struct PixelCotangents {
 class Backward {
  public:
   Backward(SurfelImage& image, const SurfelCotangents& in, const SurfelGradients& out)
-      : image_(image), in_(in), out_(out), row_size_(image.padded + kGeometrySums) {}
+      : image_(image), in_(in), out_(out),
+        rows_(image.bins, image.rects.data(), image.tile_used.data(), image.partials.data(),
+              image.padded + kGeometrySums) {}
 
   void replay_tile(int thread, int64_t tile) {
     SurfelTile& local = image_.scratch[thread];
@@ -38,61 +41,32 @@ class Backward {
     if (out_.absolute != nullptr) load_planes(tile, used, local);
     local.cotangents.reserve(image_.padded * size_t{kLanes});
     local.channel_lanes.reserve(image_.padded * size_t{kLanes});
-    std::memset(local.spare_row.reserve(row_size_), 0, row_size_ * sizeof(float));
-    float* rows = &image_.partials[image_.bins.tile_begin[tile] * row_size_];
-    std::memset(rows, 0, used * row_size_ * sizeof(float));
-    float* background = out_.grad_background == nullptr
-                            ? nullptr
-                            : &image_.tile_sums[tile * static_cast<size_t>(image_.padded)];
-    if (background != nullptr) std::memset(background, 0, image_.padded * sizeof(float));
+    std::memset(local.spare_row.reserve(rows_.width()), 0, rows_.width() * sizeof(float));
+    float* rows = rows_.clear(tile);
     for (int b = 0; b < kBlocksPerTile; ++b) {
       const BlockGeometry block(tile % image_.bins.tiles_x, tile / image_.bins.tiles_x, b,
                                 image_.size.width, image_.size.height);
       const int64_t index = tile * kBlocksPerTile + b;
-      if (block.is_empty() || (image_.lists.count(index) == 0 && background == nullptr)) continue;
-      const PixelCotangents cotangents = load_cotangents(block, local);
-      if (background != nullptr) add_background(index, local, background);
-      detach(local);
-      if (image_.lists.count(index) > 0) replay_block(local, block, index, cotangents, rows);
+      if (image_.lists.count(index) == 0) continue;
+      replay_block(local, block, index, load_cotangents(block, local), rows);
     }
   }
 
   // Adds the rows of each surfel and goes back to its parameters.
   void reduce(int64_t begin, int64_t end) {
     Buffer<float> total;
-    float* sums = total.reserve(row_size_);
-    const TileBins& bins = image_.bins;
-    const uint32_t *pairs = bins.pair_of_splat.data(), *last_pair = pairs + bins.num_pairs();
+    float* sums = total.reserve(rows_.width());
     for (int64_t splat = begin; splat < end; ++splat) {
-      const TileRect rect = image_.rects[splat];
-      const uint32_t* pair = pairs + bins.splat_begin[splat];
-      std::memset(sums, 0, row_size_ * sizeof(float));
-      for (int64_t y = rect.y0; y < rect.y1; ++y) {
-        for (int64_t x = rect.x0; x < rect.x1; ++x, ++pair) {
-          if (last_pair - pair > kPrefetchAhead) prefetch_row(pair[kPrefetchAhead]);
-          const int64_t tile = y * bins.tiles_x + x;
-          if (*pair - bins.tile_begin[tile] >= image_.tile_used[tile]) continue;
-          const float* row = &image_.partials[*pair * row_size_];
-          for (size_t c = 0; c < row_size_; c += 4)
-            store_quad(sums + c, load_quad(sums + c) + load_quad(row + c));
-        }
-      }
+      rows_.add_up(splat, sums);
       for (int c = 0; c < image_.num_channels; ++c) {
         const Strided<float>& to = out_.channels[c];
         to.start[splat * to.stride] = sums[c];
       }
-      write_geometry(splat, sums + image_.padded, rect.count() == 0);
+      write_geometry(splat, sums + image_.padded, image_.rects[splat].count() == 0);
     }
   }
 
  private:
-  // Rows of one surfel lie far apart: without this, adding them takes as long as making them.
-  static constexpr int64_t kPrefetchAhead = 24;
-  void prefetch_row(uint32_t pair) const {
-    const float* row = &image_.partials[pair * row_size_];
-    for (size_t c = 0; c < row_size_; c += 16) __builtin_prefetch(row + c);
-  }
-
   void load_planes(int64_t tile, uint32_t used, SurfelTile& local) {
     const uint32_t* splats = image_.bins.pair_splat.data() + image_.bins.tile_begin[tile];
     local.planes.reserve(used);
@@ -101,7 +75,8 @@ class Backward {
           trace_planes(out_.means2d + 2 * splats[k], out_.rows + 9 * splats[k], image_.size);
   }
 
-  // Fills local.cotangents and .channel_lanes; zeros for channels and pixels that are not there.
+  // Fills local.cotangents, which the sums of channels read, and .channel_lanes, which goes on to
+  // alpha; zeros for channels and pixels that are not there.
   PixelCotangents load_cotangents(const BlockGeometry& block, SurfelTile& local) {
     const size_t count = image_.padded * size_t{kLanes};
     float* lanes = local.channel_lanes.data();
@@ -125,19 +100,9 @@ class Backward {
       transpose_lanes(lanes + first * kLanes, width, &local.cotangents[first * kLanes]);
       first += width;
     }
-    return {load(alpha), load(distortion), load(median)};
-  }
-
-  void add_background(int64_t index, const SurfelTile& local, float* background) const {
-    const Floats transmittance = load(&image_.transmittance[index * kLanes]);
-    for (int c = 0; c < image_.num_features; ++c)
-      background[c] += sum(transmittance * load(&local.channel_lanes[c * kLanes]));
-  }
-
-  // Sums of channels read .cotangents; what goes on to alpha reads .channel_lanes.
-  void detach(SurfelTile& local) const {
-    std::memset(&local.channel_lanes[(image_.num_features - in_.num_detached) * kLanes], 0,
+    std::memset(lanes + (image_.num_features - in_.num_detached) * kLanes, 0,
                 in_.num_detached * kLanes * sizeof(float));
+    return {load(alpha), load(distortion), load(median)};
   }
 
   void replay_block(SurfelTile& local, const BlockGeometry& block, int64_t index,
@@ -208,7 +173,7 @@ class Backward {
       group.pixels[j] = exists ? entry.pixels : 0;
       group.surfels[j] = &local.surfels[entry.pair];
       group.channels[j] = &local.channels[static_cast<size_t>(entry.pair) * image_.padded];
-      group.rows[j] = exists ? rows + entry.pair * row_size_ : local.spare_row.data();
+      group.rows[j] = exists ? rows + entry.pair * rows_.width() : local.spare_row.data();
     }
     return group;
   }
@@ -360,39 +325,25 @@ class Backward {
   SurfelImage& image_;
   const SurfelCotangents& in_;
   const SurfelGradients& out_;
-  const size_t row_size_;
+  const PairRows rows_;
 };
-
-// Tiles one after the other: the order of the sum is fixed.
-void sum_background(const SurfelImage& image, float* gradient) {
-  for (int c = 0; c < image.num_features; ++c) {
-    double total = 0.0;
-    for (int64_t tile = 0; tile < image.bins.num_tiles(); ++tile)
-      total += image.tile_sums[tile * static_cast<size_t>(image.padded) + c];
-    gradient[c] = static_cast<float>(total);
-  }
-}
 
 }  // namespace
 
 void backpropagate_surfels(SurfelImage& image, int64_t num_threads, const SurfelCotangents& in,
                            const SurfelGradients& out) {
-  const int64_t num_tiles = image.bins.num_tiles();
   const size_t num_pairs = image.bins.num_pairs();
   image.partials.reserve(num_pairs * (image.padded + kGeometrySums));
-  if (out.grad_background != nullptr)
-    image.tile_sums.reserve(num_tiles * static_cast<size_t>(image.padded));
   if (static_cast<int64_t>(image.scratch.size()) < num_threads) image.scratch.resize(num_threads);
   Backward backward(image, in, out);
   MemoryGuard guard;
-  parallel_tasks(num_threads, num_tiles, [&](int thread, int64_t tile) {
+  parallel_tasks(num_threads, image.bins.num_tiles(), [&](int thread, int64_t tile) {
     guard.run([&] { backward.replay_tile(thread, tile); });
   });
   parallel_ranges(num_threads, image.num_splats, [&](int, int64_t begin, int64_t end) {
     guard.run([&] { backward.reduce(begin, end); });
   });
   guard.rethrow();
-  if (out.grad_background != nullptr) sum_background(image, out.grad_background);
 }
 
 }  // namespace splatir

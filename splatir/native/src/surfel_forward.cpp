@@ -191,10 +191,12 @@ class Forward {
   }
 
   void write_alpha(const BlockGeometry& block, Floats transmittance) {
-    alignas(64) float alpha[kLanes];
-    store(alpha, Floats(1.0f) - transmittance);
-    for_each_pixel(block, image_.size.width,
-                   [&](int64_t lane, int64_t pixel) { out_.alpha[pixel] = alpha[lane]; });
+    alignas(64) float lanes[kLanes];
+    store(lanes, transmittance);
+    for_each_pixel(block, image_.size.width, [&](int64_t lane, int64_t pixel) {
+      out_.alpha[pixel] = 1.0f - lanes[lane];
+      if (out_.transmittance != nullptr) out_.transmittance[pixel] = lanes[lane];
+    });
   }
 
   template <int kWidth>

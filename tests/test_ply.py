@@ -188,6 +188,16 @@ def test_files_of_2dgs_without_third_scale_are_surfels(tmp_path: Path) -> None:
     assert_models_equal(model, read_ply(path))
 
 
+def test_surfels_stay_surfels_without_comments(tmp_path: Path) -> None:
+    """Converters keep properties and drop comments."""
+    path = tmp_path / "a.ply"
+    model = random_model(primitive="surfel")
+    write_ply(path, model)
+    rewrite(path, lambda table: table)
+    assert b"splatir" not in path.read_bytes()
+    assert_models_equal(model, read_ply(path))
+
+
 @pytest.mark.parametrize("form", ["ascii", "big-endian", "integer-colours"])
 def test_other_encodings_are_read_by_value(splat_file: Path, form: str) -> None:
     model = read_ply(splat_file)

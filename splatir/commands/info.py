@@ -96,10 +96,11 @@ def describe_files(path: Path) -> list[str]:
 def describe_run(finished: FinishedRun) -> list[str]:
     """Lines about a run: data, progress, Gaussians, scores if it was evaluated."""
     settings = finished.settings
+    num_steps = stages_of(settings)[-1].end
     lines = [
         f"run          {finished.folder.root}",
         f"capture      {settings.data}",
-        f"trained      {finished.step} of {stages_of(settings)[-1].end} steps, {finished.seconds:.0f} s, "
+        f"trained      {finished.step} of {num_steps} steps, {finished.seconds:.0f} s, "
         f"seed {settings.seed}",
         *describe_model(finished.model),
         describe_light(finished.light),

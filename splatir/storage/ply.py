@@ -128,7 +128,8 @@ def read_ply(path: Path) -> GaussianModel:
 
     Properties are found by name, in any order and numeric type, binary of either byte order or
     ASCII; others are ignored. A file without `scale_2` holds surfels, as does one whose
-    header says `splatir_primitive surfel`; else they are ellipsoids. Quaternions of zero length
+    header says `splatir_primitive surfel`, or says nothing and has splatir's third scale of
+    surfels throughout; else they are ellipsoids. Quaternions of zero length
     become the identity. Materials of splatir, R3DG, GS-IR and IRGS are converted; quantities are
     kept 2e-6 away from 0 and 1, whose logits are infinite. Materials under other names are
     ignored with a warning.
@@ -155,6 +156,10 @@ def read_ply(path: Path) -> GaussianModel:
         return torch.from_numpy(_block(path, vertex, wanted))
 
     scales = block(*(_SCALES if primitive == "ellipsoid" else _SCALES[:2]))
+    if "splatir_primitive" not in said and len(scales) and scales.shape[1] == 3:
+        # Converters drop comments; no ellipsoids have splatir's third scale of surfels throughout.
+        primitive = "surfel" if bool((scales[:, 2] == SURFEL_LOG_THICKNESS).all()) else primitive
+        scales = scales[:, :2] if primitive == "surfel" else scales
     if primitive == "surfel":
         scales = torch.cat([scales, torch.full_like(scales[:, :1], SURFEL_LOG_THICKNESS)], 1)
     quats = block(*_QUATS)

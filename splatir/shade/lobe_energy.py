@@ -42,7 +42,7 @@ def split_sum_terms(
         roughness: Perceptual; clamped to [0, 1].
         masking: Smith variant of the lobe.
     """
-    table = _table(masking).to(n_dot_v)
+    table = _table_on(masking, n_dot_v.dtype, n_dot_v.device)
     row, row_share = _cell(roughness, _roughness_nodes(table))
     column, column_share = _cell(n_dot_v, _cosine_nodes(table))
     upper = torch.lerp(table[row, column], table[row, column + 1], column_share)
@@ -67,6 +67,11 @@ def _roughness_nodes(like: Tensor) -> Tensor:
 def _cosine_nodes(like: Tensor) -> Tensor:
     """Denser where the view grazes: narrow lobes lose their energy there."""
     return _roughness_nodes(like).square()
+
+
+@functools.cache
+def _table_on(masking: Masking, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _table(masking).to(device, dtype)
 
 
 @functools.cache

@@ -1,9 +1,12 @@
 """The files of a relightable splat belong together: frame, light, metadata, and what is broken."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +79,26 @@ def test_a_light_that_was_not_copied_along_is_missed(relightable: Path) -> None:
     relightable.with_suffix(".exr").unlink()
     with pytest.warns(UserWarning, match=r"scene\.exr is missing, which scene\.json names"):
         assert read_relightable(relightable)[1] is None
+
+
+def test_the_examples_of_the_documentation_run(
+    relightable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for suffix in (".ply", ".json", ".exr"):
+        relightable.with_suffix(suffix).rename(relightable.with_name(f"splats{suffix}"))
+    sidecar = relightable.with_name("splats.json")
+    sidecar.write_text(sidecar.read_text().replace("scene.exr", "splats.exr"))
+    monkeypatch.chdir(relightable.parent)
+    found: dict[str, Any] = {}
+    for example in examples:
+        exec(example, found)
+    assert found["light"] is not None and found["normals"].shape == (5, 3)
+    np.testing.assert_allclose(found["base_color"], found["albedo"].detach(), atol=3e-6)
+    np.testing.assert_allclose(found["opacity"], found["model"].opacities.detach(), rtol=1e-5)
+    np.testing.assert_allclose(found["sigmas"], found["model"].scales.detach(), rtol=1e-5)
 
 
 def changed(**values: object) -> Callable[[str], str]:

@@ -143,7 +143,7 @@ def _context(settings: BenchStepSettings) -> StepContext:
     stage = stages_of(TrainSettings(steps=_STEPS))[0]
     assert isinstance(stage, RadianceStage)
     backend = rasterizer("cpu", torch.device("cpu"))
-    return StepContext(stage, backend, _no_rates(), 1.0, "white", False, 0)
+    return StepContext(stage, backend, _no_rates(), 1.0, "white", False, None, 0)
 
 
 def _photo(size: int) -> Photo:

@@ -1,11 +1,14 @@
 """COLMAP models: cameras, poses and sparse points through pycolmap, images and masks by name."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from splatir.data.capture import (
     Capture,
@@ -19,6 +22,11 @@ from splatir.data.colmap_check import check_model
 from splatir.data.dataset import DataSettings, SparsePoints
 from splatir.data.image_files import chosen_folder, find_image, find_mask
 from splatir.data.lens import check_lens, lens_from_colmap
+from splatir.maths.frames import invert_rigid
+
+# A camera stands where another does: this close, as a part of the cameras' mean distance from their
+# middle. So many of a model's cameras must, for its frame to be the capture's.
+_SAME_PLACE, _SAME_SHARE = 1e-3, 0.9
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
 
@@ -72,6 +80,40 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
         points=points,
         split=_own_split(root, model),
         warnings=(*_several_models(model), *remarks.sentences(), *point_warnings),
+    )
+
+
+def points_beside(
+    root: Path, T_camera_input: Sequence[Float[Tensor, "4 4"]]
+) -> tuple[SparsePoints | None, tuple[str, ...]]:
+    """Points of a COLMAP model that lies in the folder of another format, if its frame is the same.
+
+    It is if its cameras stand where the capture's cameras do.
+
+    Args:
+        root: The capture's folder.
+        T_camera_input: Its poses.
+
+    Returns:
+        Points, or None, and warnings: a model that is broken or has another frame is not used.
+    """
+    model = find_model(root)
+    if model is None:
+        return None, ()
+    try:
+        reconstruction, registered = _read_model(model)
+    except (OSError, ValueError) as error:
+        return None, (f"the points of the COLMAP model in {model} are not used: {error}",)
+    own = invert_rigid(torch.stack([T.double() for T in T_camera_input]))[:, :3, 3]
+    spread = float((own - own.mean(0)).norm(dim=-1).mean())
+    centres = torch.tensor(np.array([image.projection_center() for image in registered]))
+    if len(centres):
+        is_same = torch.cdist(centres.reshape(-1, 3), own).amin(1) < _SAME_PLACE * spread
+        if float(is_same.double().mean()) >= _SAME_SHARE:
+            return _points(reconstruction, model)
+    return None, (
+        f"the points of the COLMAP model in {model} are not used: its cameras do not stand where "
+        "those of the capture do.",
     )
 
 

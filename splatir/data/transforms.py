@@ -13,6 +13,7 @@ import numpy as np
 from plyfile import PlyData, PlyParseError
 
 from splatir.data.capture import Capture, CapturedImage, NamedSplit, Remarks, sparse_points
+from splatir.data.colmap import points_beside
 from splatir.data.dataset import DataSettings, SparsePoints
 from splatir.data.image_files import (
     chosen_folder,
@@ -85,7 +86,11 @@ def read_nerf_synthetic(root: Path, settings: DataSettings) -> Capture:
                 "Remove them from one of the two."
             )
         split = NamedSplit(test_path.name, frozenset(train), frozenset(test))
-    points, warnings = _seed_points(root, file) if "ply_file_path" in file.top else (None, ())
+    if "ply_file_path" in file.top:
+        points, warnings = _seed_points(root, file)
+    else:
+        poses = [image.T_camera_input for image in (*train.values(), *test.values())]
+        points, warnings = points_beside(root, poses)
     return Capture(
         kind="nerf-synthetic",
         images=(*train.values(), *test.values()),

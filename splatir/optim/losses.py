@@ -24,7 +24,7 @@ class LossWeights(Settings):
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1 (Kerbl et al. 2023).
         alpha: L1 between coverage and the photo's alpha or mask, where it has one.
         normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14), mean over the
-            solid pixels, with constant compositing weights.
+            solid pixels. It turns splats; compositing weights and depth are constants in it.
         normal_start: When that begins, as a part of the stage.
         distortion: Depth distortion (2DGS, eq. 13), in units of the squared extent; surfels only.
         opacity: Mean opacity (Kheradmand et al. 2024).
@@ -32,9 +32,9 @@ class LossWeights(Settings):
     """
 
     ssim: float = 0.2
-    alpha: float = 0.1
-    normal: float = 0.05
-    normal_start: float = 0.2
+    alpha: float = 1.0
+    normal: float = 0.25
+    normal_start: float = 0.05
     distortion: float = 0.0
     opacity: float = 0.0
     scale: float = 0.0
@@ -117,4 +117,5 @@ def _normal_loss(image: RadianceImage, camera: Camera, weight: float) -> Float[T
     alpha = image.raster.alpha
     solid = float((alpha.detach() > SOLID_ALPHA).float().mean())
     weight /= max(solid, _MIN_SOLID)
-    return normal_consistency(alpha, image.centre_depth, image.normals, camera, weight)
+    depth = image.centre_depth.detach()
+    return normal_consistency(alpha, depth, image.normals, camera, weight)

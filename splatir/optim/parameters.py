@@ -4,6 +4,7 @@ Densification adds, removes and rewrites Gaussians; `gather_rows` is the one pla
 and their optimiser state change length together.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,11 +37,11 @@ class LearningRates(Settings):
 
     means: float = 1.6e-4
     means_final: float = 1.6e-6
-    quats: float = 1e-3
+    quats: float = 2e-3
     scales: float = 5e-3
     opacities: float = 5e-2
-    sh0: float = 2.5e-3
-    shN: float = 1.25e-4
+    sh0: float = 5e-3
+    shN: float = 2.5e-4
     background: float = 1e-2
     albedo: float = 3e-2
     roughness: float = 3e-2
@@ -129,3 +130,14 @@ def gather_rows(
         if state:
             optimizer.state[new] = state
         parameter_group["params"] = [new]
+
+
+@torch.no_grad()
+def keep_flat(model: GaussianModel, thickness: float) -> None:
+    """Set the third scale of every Gaussian: it stays a disc whose axis is the surface's normal.
+
+    Args:
+        model: Changed in place.
+        thickness: Third standard deviation, scene units.
+    """
+    model.params["scales"][:, 2] = math.log(thickness)

@@ -39,6 +39,8 @@ from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepRepor
 _LOOKAHEAD = 4
 # Steps between lines of metrics.jsonl.
 _LOG_EVERY = 50
+# Third scale of flat Gaussians in extents: far below what a pixel resolves.
+_THICKNESS = 2e-4
 # Masks whose polarity is looked at before training.
 _CHECKED_MASKS = 4
 
@@ -240,6 +242,7 @@ class _Session:
             self.dataset.extent,
             self._background(),
             settings.uses_antialiasing,
+            _THICKNESS * self.dataset.extent if settings.keeps_flat else None,
             settings.seed,
         )
         return lambda camera, photo: train_step(self.state, radiance_context, camera, photo)

@@ -62,7 +62,9 @@ class TrainSettings(Settings):
         seed: Of everything random.
         device: "auto" takes CUDA where there is one.
         backend: Rasteriser; "auto" takes the fastest that the device has.
-        primitive: "surfel" (2DGS, good normals) or "ellipsoid" (3DGS).
+        primitive: "ellipsoid" (3DGS) or "surfel" (2DGS).
+        flat: Keep ellipsoids flat, with a normal: their third scale stays at a small part of the
+            scene's extent.
         antialiased: Scale opacity by the area lost to the pixel blur (ellipsoids only).
         background: Behind the Gaussians in training: "auto" is random where photos have alpha or
             masks, learned elsewhere.
@@ -90,7 +92,8 @@ class TrainSettings(Settings):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "reference", "cpu", "gsplat"] = "auto"
-    primitive: Primitive = "surfel"
+    primitive: Primitive = "ellipsoid"
+    flat: bool = True
     antialiased: bool = False
     background: Background = "auto"
     photo_memory_gb: float = 4.0
@@ -103,6 +106,11 @@ class TrainSettings(Settings):
     densify: DensificationSettings = field(default_factory=DensificationSettings)
     materials: MaterialSettings = field(default_factory=MaterialSettings)
     material_loss: MaterialLossWeights = field(default_factory=MaterialLossWeights)
+
+    @property
+    def keeps_flat(self) -> bool:
+        """Whether ellipsoids are kept flat: surfels are anyway."""
+        return self.flat and self.primitive == "ellipsoid"
 
     @property
     def uses_antialiasing(self) -> bool:

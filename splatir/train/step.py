@@ -15,7 +15,7 @@ from splatir.optim.densification import (
     reset_opacities,
 )
 from splatir.optim.losses import Target, needs_distortion, needs_surface, radiance_losses
-from splatir.optim.parameters import LearningRates, group
+from splatir.optim.parameters import LearningRates, group, keep_flat
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
@@ -43,6 +43,7 @@ class StepContext:
         extent: Radius of the scene, scene units.
         background: How the background is chosen; never "auto".
         antialiased: Scale opacity by the blurred area; False for surfels.
+        thickness: Third scale that all Gaussians keep, scene units; None leaves it free.
         seed: Of everything random.
     """
 
@@ -52,6 +53,7 @@ class StepContext:
     extent: float
     background: Background
     antialiased: bool
+    thickness: float | None
     seed: int
 
 
@@ -102,6 +104,8 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
     )
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
     loss = take_step(state, terms)
+    if context.thickness is not None:
+        keep_flat(state.model, context.thickness)
     refinement = _densify(state, context, image, camera)
     state.step += 1
     return StepReport(

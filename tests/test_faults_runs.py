@@ -31,10 +31,12 @@ from tests.faults import (
 
 
 def broken_run(results: Path, root: Path, change: Change) -> Path:
-    """A copy of the finished run whose only checkpoint is changed."""
+    """A copy of the finished run with its last checkpoint alone, which is changed."""
     shutil.copytree(results / "run", root)
-    (checkpoint,) = (root / "checkpoints").glob("*.pt")
-    change(checkpoint)
+    *earlier, last = sorted((root / "checkpoints").glob("*.pt"))
+    for checkpoint in earlier:
+        checkpoint.unlink()
+    change(last)
     return root
 
 
@@ -301,7 +303,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_how_to_go_on(
         "step_00000002.pt",
     ]
     assert main(["train", "--resume", str(run)]) == 0
-    assert load_checkpoint(run / "checkpoints" / "step_00000005.pt")["state"]["step"] == 5
+    # Five steps of radiance and two of materials.
+    assert load_checkpoint(run / "checkpoints" / "step_00000007.pt")["state"]["step"] == 7
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_half_run(
@@ -365,7 +368,10 @@ def test_an_earlier_run_is_replaced_when_all_goes_well(results: Path, tmp_path: 
     words = [*TINY, "--data", str(results / "capture"), "--output", str(run), "--overwrite"]
     assert main(["train", *words, "--steps", "3"]) == 0
     assert not (run / "eval" / "old.txt").exists()
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000003.pt"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "step_00000003.pt",
+        "step_00000005.pt",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

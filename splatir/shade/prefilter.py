@@ -8,7 +8,6 @@ longitude, and a product of real spectra does it. Gradients reach the map.
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +24,10 @@ _MAX_COSINE_HEIGHT = 64
 _MAX_CACHED_HEIGHT = 64
 # Subdivision of the texels of large maps at most; odd, which keeps texel centres.
 _MAX_PARTS = 3
+# Rows around a lobe's own whose texels are divided in large maps; beyond, lobes are smooth.
+_NEAR_ROWS = 8
+# Roughness of a GGX lobe, or None for the cosine.
+Lobe = float | None
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,14 @@ def prefilter(light: EnvironmentLight) -> PrefilteredLight:
     """
     radiance = _pooled(light.radiance, _MAX_HEIGHT)
     height, width = radiance.shape[:2]
-    levels = [radiance]
-    for roughness in ROUGHNESS_LEVELS[1:]:
-        small = _pooled(radiance, _height_for(roughness))
-        levels.append(_resized(_convolve(small, "ggx", roughness), height, width))
-    cosine = _convolve(_pooled(radiance, _MAX_COSINE_HEIGHT), "cosine", 1.0)
-    return PrefilteredLight(torch.stack(levels), math.pi * cosine)
+    maps = _convolved_by_size(radiance, {None: _MAX_COSINE_HEIGHT, **_heights()})
+    levels = [_resized(maps[roughness], height, width) for roughness in ROUGHNESS_LEVELS[1:]]
+    return PrefilteredLight(torch.stack([radiance, *levels]), math.pi * maps[None])
+
+
+@functools.cache
+def _heights() -> dict[float, int]:
+    return {roughness: _height_for(roughness) for roughness in ROUGHNESS_LEVELS[1:]}
 
 
 def _height_for(roughness: float) -> int:
@@ -77,52 +82,94 @@ def _height_for(roughness: float) -> int:
     return 1 << max(4, math.ceil(math.log2(rows)))
 
 
+def _convolved_by_size(
+    radiance: Float[Tensor, "height width 3"], heights: dict[Lobe, int]
+) -> dict[Lobe, Float[Tensor, "_ _ 3"]]:
+    """The map under each lobe, averaged down to at most the lobe's height before."""
+    pooled = {height: _pooled(radiance, height) for height in set(heights.values())}
+    groups: dict[torch.Size, list[Lobe]] = {}
+    for lobe, height in heights.items():
+        groups.setdefault(pooled[height].shape, []).append(lobe)
+    maps = {}
+    for shape, lobes in groups.items():
+        source = pooled[heights[lobes[0]]]
+        # Large kernels are neither kept nor held all at once.
+        size = len(lobes) if shape[0] <= _MAX_CACHED_HEIGHT else 1
+        for start in range(0, len(lobes), size):
+            part = tuple(lobes[start : start + size])
+            maps.update(zip(part, _convolve(source, part), strict=True))
+    return maps
+
+
 def _convolve(
-    radiance: Float[Tensor, "height width 3"], lobe: Literal["ggx", "cosine"], roughness: float
-) -> Float[Tensor, "height width 3"]:
-    """Mean of a map under a normalised lobe around each of its texel centres."""
+    radiance: Float[Tensor, "height width 3"], lobes: tuple[Lobe, ...]
+) -> Float[Tensor, "lobes height width 3"]:
+    """Means of a map under normalised lobes around each of its texel centres."""
     height, width = radiance.shape[:2]
-    make = _cached_spectrum if height <= _MAX_CACHED_HEIGHT else _lobe_spectrum
-    kernel = make(height, width, lobe, roughness).to(radiance)
-    spectrum = torch.view_as_real(torch.fft.rfft(radiance, dim=1))
-    mixed = torch.einsum("fij,jfcp->ifcp", kernel, spectrum)
-    return torch.fft.irfft(torch.view_as_complex(mixed.contiguous()), n=width, dim=1)
+    make = _cached_spectra if height <= _MAX_CACHED_HEIGHT else _spectra
+    kernels = make(height, width, lobes, radiance.dtype, radiance.device)
+    spectrum = torch.view_as_real(torch.fft.rfft(radiance.movedim(1, 2)))
+    columns = spectrum.permute(2, 0, 1, 3).reshape(-1, height, 6)
+    mixed = torch.bmm(kernels, columns).view(-1, len(lobes), height, 3, 2)
+    mixed = torch.view_as_complex(mixed.permute(1, 2, 3, 0, 4).contiguous())
+    return torch.fft.irfft(mixed, n=width).movedim(2, 3)
+
+
+def _spectra(
+    height: int, width: int, lobes: tuple[Lobe, ...], dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "frequencies rows height"]:
+    """`_lobe_spectrum` of several lobes, one below the other."""
+    spectra = [_lobe_spectrum(height, width, lobe) for lobe in lobes]
+    return torch.cat(spectra, dim=1).to(device, dtype)
+
+
+_cached_spectra = functools.lru_cache(maxsize=16)(_spectra)
 
 
 def _lobe_spectrum(
-    height: int, width: int, lobe: Literal["ggx", "cosine"], roughness: float
+    height: int, width: int, lobe: Lobe
 ) -> Float[Tensor, "frequencies height height"]:
     """Spectrum over longitude of the weights of texels of row j for the centre of row i.
 
     Weights are integrals over texels by the midpoint rule on a subdivision that resolves the lobe,
     and sum to 1 for each i. Even in longitude, so the spectrum is real.
     """
-    finest = 2 * height if lobe == "cosine" else _height_for(roughness)
+    finest = 2 * height if lobe is None else _height_for(lobe)
     parts = max(1, -(-finest // height)) | 1
+    near = height
     if height > _MAX_CACHED_HEIGHT:
-        parts = min(parts, _MAX_PARTS)
-    theta_in = math.pi * (torch.arange(height * parts) + 0.5) / (height * parts)
-    theta_out = math.pi * (torch.arange(height) + 0.5) / height
-    half = width // 2 + 1
-    columns = torch.arange(half * parts) - (parts - 1) // 2
-    phi = 2.0 * math.pi * columns / (width * parts)
-    weights = torch.empty(height, height, half)
+        parts, near = min(parts, _MAX_PARTS), _NEAR_ROWS
+    spectrum = torch.empty(width // 2 + 1, height, height)
     for i in range(height):
-        cosine = theta_out[i].cos() * theta_in.cos()[:, None]
-        cosine = cosine + theta_out[i].sin() * theta_in.sin()[:, None] * phi.cos()
-        value = cosine.clamp_min(0.0)
-        if lobe == "ggx":
-            alpha2 = max(roughness, 1e-3) ** 4
-            # cos^2(t/2) = (1 + cos t) / 2.
-            value = value / ((1.0 + cosine) * 0.5 * (alpha2 - 1.0) + 1.0).square()
-        value = value * theta_in.sin()[:, None]
-        weights[i] = value.view(height, parts, half, parts).sum((1, 3))
-    full = torch.cat([weights, weights[..., 1 : (width + 1) // 2].flip(-1)], dim=-1)
-    full /= full.sum((1, 2), keepdim=True)
-    return torch.fft.rfft(full, dim=-1).real.permute(2, 0, 1).contiguous()
+        first, last = max(0, i - near), min(height, i + near + 1)
+        rows = [
+            _lobe_row(height, width, lobe, i, 1, (0, first)),
+            _lobe_row(height, width, lobe, i, parts, (first, last)),
+            _lobe_row(height, width, lobe, i, 1, (last, height)),
+        ]
+        weights = torch.cat(rows)
+        full = torch.cat([weights, weights[:, 1 : (width + 1) // 2].flip(-1)], dim=-1)
+        spectrum[:, i] = torch.fft.rfft(full / full.sum()).real.T
+    return spectrum
 
 
-_cached_spectrum = functools.lru_cache(maxsize=64)(_lobe_spectrum)
+def _lobe_row(
+    height: int, width: int, lobe: Lobe, i: int, parts: int, rows: tuple[int, int]
+) -> Float[Tensor, "rows half_width"]:
+    """Weights of texels at longitudes 0 to pi for the centre of row i, not normalised."""
+    count, half = rows[1] - rows[0], width // 2 + 1
+    theta_out = math.pi * (i + 0.5) / height
+    subrows = torch.arange(rows[0] * parts, rows[1] * parts) + 0.5
+    theta = (math.pi / (height * parts) * subrows)[:, None]
+    columns = torch.arange(half * parts) - (parts - 1) // 2
+    phi = 2.0 * math.pi / (width * parts) * columns
+    cosine = math.cos(theta_out) * theta.cos() + math.sin(theta_out) * theta.sin() * phi.cos()
+    value = cosine.clamp_min(0.0)
+    if lobe is not None:
+        alpha2 = max(lobe, 1e-3) ** 4
+        # cos^2(t/2) = (1 + cos t) / 2.
+        value = value / ((1.0 + cosine) * 0.5 * (alpha2 - 1.0) + 1.0).square()
+    return (value * theta.sin()).view(count, parts, half, parts).sum((1, 3)) / parts**2
 
 
 def _pooled(

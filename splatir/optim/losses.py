@@ -112,10 +112,9 @@ def needs_distortion(model: GaussianModel, weights: LossWeights) -> bool:
 
 
 def _normal_loss(image: RadianceImage, camera: Camera, weight: float) -> Float[Tensor, ""]:
-    if image.normals is None or image.centre_depth is None:
+    if image.normals is None or image.depth is None:
         raise ValueError("normal consistency needs render_radiance(with_surface=True).")
     alpha = image.raster.alpha
     solid = float((alpha.detach() > SOLID_ALPHA).float().mean())
     weight /= max(solid, _MIN_SOLID)
-    depth = image.centre_depth.detach()
-    return normal_consistency(alpha, depth, image.normals, camera, weight)
+    return normal_consistency(alpha, image.depth, image.normals, camera, weight)

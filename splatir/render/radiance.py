@@ -7,10 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
+from splatir.render.geometry import camera_rays
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.normals import facing_normals
+from splatir.scene.planes import inverse_depth_planes
 from splatir.scene.radiance import radiance_colours
+
+# Coverage over camera z below which nothing is seen, per scene unit.
+_MIN_INVERSE_DEPTH = 1e-10
 
 
 @dataclass(frozen=True)
@@ -22,13 +27,14 @@ class RadianceImage:
         raster: Everything else that was composited.
         normals: Sum of w n over the splats of a pixel, n in the world frame, facing the camera;
             differentiable in n alone. None if not asked for.
-        centre_depth: Sum of w z, z of the splats' centres, camera frame; likewise.
+        depth: Camera z of the surface times coverage: the harmonic mean, by w, of where the pixel's
+            ray meets the splats' planes. A constant. None if not asked for.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
     raster: RasterOutput
     normals: Float[Tensor, "height width 3"] | None = None
-    centre_depth: Float[Tensor, "height width 1"] | None = None
+    depth: Float[Tensor, "height width 1"] | None = None
 
 
 def render_radiance(
@@ -52,8 +58,8 @@ def render_radiance(
         background_srgb: Colour behind everything; None leaves the colour premultiplied on black.
         sh_degree: Highest degree used; the model's own if None.
         options: Further outputs.
-        with_surface: Also composite normals and centre depths, with constant weights: whatever is
-            asked of them turns and moves splats, but makes none more opaque.
+        with_surface: Also composite normals and depths, normals with constant weights: whatever is
+            asked of them turns splats, but moves none and makes none more opaque.
     """
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
     colours = radiance_colours(
@@ -63,17 +69,19 @@ def render_radiance(
     if not with_surface:
         raster = rasterizer.rasterize(gaussians, camera, colours, background_srgb, options)
         return RadianceImage(raster.features, raster)
-    T = camera.T_camera_world.to(gaussians.means)
-    depths = gaussians.means @ T[2, :3] + T[2, 3]
     normals = facing_normals(gaussians, camera.position_world.to(gaussians.means))
+    # By splats' centres instead, wide splats would be steps on every surface seen aslant.
+    planes = inverse_depth_planes(gaussians.means, normals, camera)
     if background_srgb is not None:
-        background_srgb = torch.nn.functional.pad(background_srgb, (0, 4))
+        background_srgb = torch.nn.functional.pad(background_srgb, (0, 6))
     raster = rasterizer.rasterize(
         gaussians,
         camera,
-        torch.cat([colours, normals, depths[:, None]], dim=-1),
+        torch.cat([colours, normals, planes], dim=-1),
         background_srgb,
-        replace(options, detached_features=4),
+        replace(options, detached_features=6),
     )
-    rgb, normals, depth = raster.features.split([3, 3, 1], dim=-1)
+    rgb, normals, planes = raster.features.split([3, 3, 3], dim=-1)
+    inverse = (planes.detach() * camera_rays(camera).to(planes)).sum(-1, keepdim=True)
+    depth = raster.alpha.detach().square() / inverse.clamp_min(_MIN_INVERSE_DEPTH)
     return RadianceImage(rgb, raster, normals, depth)

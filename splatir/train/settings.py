@@ -29,8 +29,8 @@ class ScheduleSettings(Settings):
         coarse_factor: Reduction of width and height in that time.
     """
 
-    sh_every: float = 0.1
-    coarse_until: float = 0.15
+    sh_every: float = 0.15
+    coarse_until: float = 0.0
     coarse_factor: int = 2
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ class MaterialLossWeights(Settings):
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
         albedo_smooth: Total variation of albedo where the photo has no edge.
         roughness_smooth: Likewise of roughness and metallic.
-        metallic: Mean metallic: most surfaces are dielectric.
+        metallic: Mean of m (1 - m): a surface is metal or it is not.
         white_light: Colour of the light: whiteness decides between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
     """
@@ -81,7 +81,7 @@ def material_losses(
 def material_priors(
     gbuffer: GBuffer, photo: Float[Tensor, "height width 3"], weights: MaterialLossWeights
 ) -> dict[str, Float[Tensor, ""]]:
-    """Smooth, mostly dielectric materials."""
+    """Smooth materials, either metal or not."""
     terms = {}
     if weights.albedo_smooth:
         variation = edge_aware_variation(gbuffer.albedo, photo, gbuffer.alpha, 20.0)
@@ -91,7 +91,7 @@ def material_priors(
         variation = edge_aware_variation(both, photo, gbuffer.alpha, 5.0)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
     if weights.metallic:
-        terms["metallic"] = weights.metallic * gbuffer.metallic.mean()
+        terms["metallic"] = weights.metallic * (gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()
     return terms
 
 

@@ -12,16 +12,23 @@ class MaterialSettings(Settings):
     Attributes:
         steps: Steps of the stage; each shades one whole photo.
         environment_height: Rows of the learned environment map; it has twice as many columns.
+        albedo: Brightest channel of the albedo at the start; its hue is that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
+        metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
+        brightest: Convention for the scale between albedo and light, which photos do not show: in
+            a tenth of the Gaussians the albedo's largest channel is above this.
         decay_from: From this part of the stage on, learning rates fall.
         decay: To this factor at the end, exponentially.
     """
 
     steps: int = 1500
     environment_height: int = 16
-    roughness: float = 0.3
+    albedo: float = 0.75
+    roughness: float = 0.25
     metallic: float = 0.05
+    metal_checks: tuple[int, ...] = (150, 300)
+    brightest: float = 0.9
     decay_from: float = 0.6
     decay: float = 0.1
 
@@ -33,5 +40,12 @@ class MaterialSettings(Settings):
         """
         check_range(self, "steps", 1, group="materials")
         check_range(self, "environment_height", 4, 256, group="materials")
-        check_range(self, "roughness metallic decay", 0, 1, open_ends=True, group="materials")
+        check_range(
+            self,
+            "albedo roughness metallic decay brightest",
+            0,
+            1,
+            open_ends=True,
+            group="materials",
+        )
         check_range(self, "decay_from", 0, 1, group="materials")

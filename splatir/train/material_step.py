@@ -1,20 +1,27 @@
 """One step of the materials stage: shade a view, compare it with the photo, move what shades it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from splatir.data.images import Photo
 from splatir.optim.material_losses import display_colour, material_losses
-from splatir.optim.parameters import LearningRates
+from splatir.optim.material_moves import apply_verdict, correct_scale
+from splatir.optim.metal_evidence import collect_sightings, judge_metal
+from splatir.optim.parameters import LearningRates, group
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import render_scene
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
+from splatir.shade.prefilter import prefilter
 from splatir.shade.split_sum import SplitSum
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
 from splatir.train.step import StepReport, make_target, psnr_of, take_step
+
+# Steps between corrections of the scale between albedo and light.
+_SCALE_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ def material_step(
         rate = getattr(context.rates, parameter_group["name"])
         parameter_group["lr"] = factor * rate
     loss = take_step(state, terms)
+    if context.known_light is None and (state.step - stage.start) % _SCALE_EVERY == 0:
+        correct_scale(state.model, state.log_radiance, stage.settings.brightest)
     state.step += 1
     with torch.no_grad():
         shown = torch.lerp(background, display_colour(image.rgb), image.alpha)
@@ -93,3 +102,29 @@ def material_step(
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown, target.rgb_srgb),
     )
+
+
+def check_metal(
+    state: TrainState,
+    context: MaterialContext,
+    cameras: Sequence[Camera],
+    photo_of: Callable[[int], Photo],
+) -> None:
+    """Judge every Gaussian metal or dielectric from the photos, and move it to that side.
+
+    Args:
+        state: In the materials stage; changed in place.
+        context: As for the steps.
+        cameras: Training views, on the training device.
+        photo_of: Photo of a view, by index.
+    """
+    if context.known_light is None:
+        light = EnvironmentLight(state.radiance.detach())
+    else:
+        light = context.known_light.light
+    sightings = collect_sightings(state.model, cameras, photo_of, context.rasterizer)
+    evidence = judge_metal(state.model, sightings, prefilter(light))
+    roughness = context.stage.settings.roughness
+    for key in apply_verdict(state.model, evidence, roughness):
+        for parameter in group(state.optimizer, key)["params"]:
+            state.optimizer.state.pop(parameter, None)

@@ -1,5 +1,6 @@
 """A training from settings to a finished run folder: data, stages, scores, checkpoints."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +27,12 @@ from splatir.train.budget import within_pixel_budget
 from splatir.train.coarse import reduced_photo
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
-from splatir.train.material_step import KnownLight, MaterialContext, material_step
+from splatir.train.material_step import (
+    KnownLight,
+    MaterialContext,
+    check_metal,
+    material_step,
+)
 from splatir.train.new_run import NewRun, create_new_run
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
@@ -233,7 +239,7 @@ class _Session:
             context = MaterialContext(
                 stage, self.backend, settings.rates, self._raster_options, known
             )
-            return lambda camera, photo: material_step(self.state, context, camera, photo)
+            return functools.partial(self._material_step, context)
         assert isinstance(stage, RadianceStage)
         radiance_context = StepContext(
             stage,
@@ -246,6 +252,12 @@ class _Session:
             settings.seed,
         )
         return lambda camera, photo: train_step(self.state, radiance_context, camera, photo)
+
+    def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
+        stage = context.stage
+        if self.state.step - stage.start in stage.settings.metal_checks:
+            check_metal(self.state, context, self.cameras, self.photos.__getitem__)
+        return material_step(self.state, context, camera, photo)
 
     @property
     def _raster_options(self) -> RasterOptions:

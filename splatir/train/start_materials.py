@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from splatir.data.dataset import Dataset
@@ -12,11 +13,14 @@ from splatir.maths.spherical_harmonics import SH_DC
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight, rotate_light
 from splatir.storage.environment import read_environment, resize_environment
+from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import TrainSettings
 from splatir.train.state import TrainState
 
 # Log radiance below which a known environment counts as black.
 _MIN_RADIANCE = 1e-6
+# Darkest channel of an albedo at the start.
+_MIN_ALBEDO = 0.01
 # More rows than this change no lobe that is shaded.
 _MAX_KNOWN_HEIGHT = 256
 
@@ -34,31 +38,46 @@ def start_materials(state: TrainState, dataset: Dataset, settings: TrainSettings
         ValueError: It cannot be read.
     """
     device = state.model.means.device
+    materials = initial_materials(state.model, settings.materials)
     if settings.envmap is None:
         height = settings.materials.environment_height
-        environment = torch.zeros(height, 2 * height, 3, device=device)
+        environment = _initial_light(state.model, materials["albedo"], height)
     else:
         S = dataset.S_world_input
         R_world_input = S[:3, :3] / similarity_scale(S)
         light = rotate_light(_read_known(settings.envmap), R_world_input.float())
         environment = light.radiance.to(device).clamp_min(_MIN_RADIANCE).log()
-    materials = initial_materials(state.model, settings)
     return state.add_materials(materials, environment, settings.envmap is None, settings.rates)
 
 
-def initial_materials(model: GaussianModel, settings: TrainSettings) -> dict[str, Tensor]:
+def initial_materials(model: GaussianModel, settings: MaterialSettings) -> dict[str, Tensor]:
     """Activated start values by key.
 
-    Albedo is the mean radiance, which a Lambert surface has under white light of radiance 1.
+    Albedo takes only its hue from the radiance, all Gaussians equally bright: shading that the
+    albedo starts with would stay in it.
+
+    Args:
+        model: With trained radiance.
+        settings: Start values.
     """
-    start = settings.materials
     count = model.num_gaussians
     colour = 0.5 + SH_DC * model.params["sh0"].detach()[:, 0]
+    linear = linear_from_srgb(colour.clamp(0.0, 1.0))
+    hue = linear / linear.amax(-1, keepdim=True).clamp_min(1e-4)
     return {
-        "albedo": linear_from_srgb(colour.clamp(0.0, 1.0)).clamp(0.02, 0.95),
-        "roughness": torch.full((count,), start.roughness, device=colour.device),
-        "metallic": torch.full((count,), start.metallic, device=colour.device),
+        "albedo": (settings.albedo * hue).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO),
+        "roughness": torch.full((count,), settings.roughness, device=colour.device),
+        "metallic": torch.full((count,), settings.metallic, device=colour.device),
     }
+
+
+def _initial_light(model: GaussianModel, albedo: Tensor, height: int) -> Float[Tensor, "h w 3"]:
+    """Log radiance of a uniform white light under which the mean albedo looks as bright as the
+    mean radiance does."""
+    linear = linear_from_srgb((0.5 + SH_DC * model.params["sh0"].detach()[:, 0]).clamp(0.0, 1.0))
+    weights = model.opacities.detach()[:, None]
+    level = (linear * weights).mean() / (albedo * weights).mean().clamp_min(1e-6)
+    return level.clamp_min(_MIN_RADIANCE).log().expand(height, 2 * height, 3).clone()
 
 
 def _read_known(path: Path) -> EnvironmentLight:

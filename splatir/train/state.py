@@ -77,6 +77,12 @@ class TrainState:
         )
 
     @property
+    def log_radiance(self) -> Float[Tensor, "height width 3"]:
+        """Natural logarithm of the light, as a constant that shares its memory."""
+        assert self.environment is not None
+        return self.environment.detach()
+
+    @property
     def radiance(self) -> Float[Tensor, "height width 3"]:
         """The learned light, linear."""
         assert self.environment is not None

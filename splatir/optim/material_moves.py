@@ -1,0 +1,73 @@
+"""Moves that descent does not make: from dielectric to metal, and of albedo against light."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from splatir.optim.metal_evidence import MetalEvidence
+from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
+
+# Metallic that a verdict sets; descent goes on from there.
+_METAL, _DIELECTRIC = 0.9, 0.05
+# Albedos that are set stay where the logit has a gradient.
+_ALBEDO_RANGE = (0.01, 0.985)
+# Share of Gaussians that may be brighter than the convention says, and of those that count: fainter
+# ones are hardly seen.
+_BRIGHT_SHARE, _MIN_OPACITY = 0.1, 0.3
+# Part (exponent) of the missing factor that one correction makes up.
+_CORRECTION = 0.3
+
+
+@torch.no_grad()
+def apply_verdict(model: GaussianModel, evidence: MetalEvidence, roughness: float) -> list[str]:
+    """Move Gaussians that were judged otherwise than they are to the other side.
+
+    Args:
+        model: Changed in place.
+        evidence: Verdict per Gaussian.
+        roughness: Of new metals: what they had as dielectrics says little.
+
+    Returns:
+        Keys whose values have jumped, so that their optimiser state is void.
+    """
+    was_metal = model.material("metallic") > 0.5
+    is_new = evidence.is_known & evidence.is_metal & ~was_metal
+    is_gone = evidence.is_known & ~evidence.is_metal & was_metal
+    for moved, albedo, metallic in (
+        (is_new, evidence.albedo_metal, _METAL),
+        (is_gone, evidence.albedo_dielectric, _DIELECTRIC),
+    ):
+        _set(model, "albedo", moved, albedo[moved].clamp(*_ALBEDO_RANGE))
+        _set(model, "metallic", moved, torch.tensor(metallic))
+    _set(model, "roughness", is_new, torch.tensor(roughness))
+    return ["albedo", "metallic", "roughness"] if bool((is_new | is_gone).any()) else []
+
+
+@torch.no_grad()
+def correct_scale(model: GaussianModel, log_radiance: Tensor, brightest: float) -> None:
+    """Move brightness between albedo and light towards the stated convention.
+
+    Photos of matt surfaces show only the product of the two. The convention: in a tenth of the
+    Gaussians, the largest channel of the albedo is above `brightest`.
+
+    Args:
+        model: Changed in place.
+        log_radiance: Of the learned light, changed in place.
+        brightest: In (0, 1).
+    """
+    albedo = model.material("albedo")
+    largest = albedo.amax(-1)[model.opacities > _MIN_OPACITY]
+    if not len(largest):
+        return
+    kth = max(1, math.ceil((1.0 - _BRIGHT_SHARE) * len(largest)))
+    factor = float(brightest / largest.kthvalue(kth).values) ** _CORRECTION
+    low = torch.finfo(albedo.dtype).eps
+    scaled = (albedo * factor).clamp(low, _ALBEDO_RANGE[1])
+    model.params["albedo"].copy_(PARAMETER_SPACES["albedo"].invert(scaled))
+    log_radiance -= math.log(factor)
+
+
+def _set(model: GaussianModel, key: str, rows: Tensor, values: Tensor) -> None:
+    raw = PARAMETER_SPACES[key].invert(values.to(model.params[key]))
+    model.params[key].data[rows] = raw

@@ -7,12 +7,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 INSTALLED := $(VENV)/.splatir-installed
 COMPILED := $(VENV)/.splatir-compiled
+DEMO_MAPS := royal_esplanade venice_sunset
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-slow lint demo clean
 
 help:
-	@echo 'make demo       set up, train on assets/demo, score and export the result'
+	@echo 'make demo       set up, train on assets/demo, score, relight and export it'
 	@echo 'make test       set up, run the tests'
 	@echo 'make test-slow  the tests that take longer than 20 s'
 	@echo 'make lint       formatting, lint and types'
@@ -46,7 +47,15 @@ lint: venv
 	$(PYTHON_IN_VENV) -m pyright
 
 demo: venv
-	$(PYTHON_IN_VENV) train.py --data assets/demo
+	$(PYTHON_IN_VENV) train.py --data assets/demo --config demo
+	@for map in $(DEMO_MAPS); do \
+		$(VENV)/bin/splatir relight runs/demo/latest --envmap assets/demo/$$map.hdr --path turntable \
+			--output runs/demo/latest/relight/$$map.mp4 || exit 1; done
+	@echo
+	@echo 'What the demo left:'
+	@echo '  runs/demo/latest/eval/contact_sheet.png   photos, renders, materials, normals, light'
+	@for map in $(DEMO_MAPS); do echo "  runs/demo/latest/relight/$$map.mp4   under another light"; done
+	@echo '  runs/demo/latest/export/splats.ply   opens in any splat viewer; materials inside'
 
 clean:
 	rm -rf build dist splatir.egg-info .pytest_cache .ruff_cache .hypothesis $(INSTALLED) $(COMPILED)

@@ -32,11 +32,11 @@ class MaterialLossWeights(Settings):
     """
 
     ssim: float = 0.2
-    albedo_smooth: float = 0.5
+    albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
     metallic: float = 0.1
-    white_light: float = 0.01
-    light_smooth: float = 0.002
+    white_light: float = 0.003
+    light_smooth: float = 0.0005
 
     def __post_init__(self) -> None:
         """Refuse weights that are no weights.
@@ -83,12 +83,14 @@ def material_priors(
 ) -> dict[str, Float[Tensor, ""]]:
     """Smooth materials, either metal or not."""
     terms = {}
+    # On metal the photo's edges are reflections, not paint.
+    matt = 1.0 - gbuffer.metallic.detach()
     if weights.albedo_smooth:
-        variation = edge_aware_variation(gbuffer.albedo, photo, gbuffer.alpha, 20.0)
+        variation = edge_aware_variation(gbuffer.albedo, photo, gbuffer.alpha, 20.0 * matt)
         terms["albedo_smooth"] = weights.albedo_smooth * variation
     if weights.roughness_smooth:
         both = torch.cat([gbuffer.roughness, gbuffer.metallic], dim=-1)
-        variation = edge_aware_variation(both, photo, gbuffer.alpha, 5.0)
+        variation = edge_aware_variation(both, photo, gbuffer.alpha, 5.0 * matt)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
     if weights.metallic:
         terms["metallic"] = weights.metallic * (gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()
@@ -118,7 +120,7 @@ def edge_aware_variation(
     values: Float[Tensor, "height width channels"],
     photo: Float[Tensor, "height width 3"],
     alpha: Float[Tensor, "height width 1"],
-    sharpness: float,
+    sharpness: Float[Tensor, "height width 1"],
 ) -> Float[Tensor, ""]:
     """Mean over the frame of |difference of neighbours| exp(-sharpness |difference of photo|).
 
@@ -126,15 +128,18 @@ def edge_aware_variation(
         values: Buffer that should be smooth; channels are averaged.
         photo: Where it has edges, so may the buffer; channels are averaged.
         alpha: Neighbours count by the smaller coverage of the two.
-        sharpness: How small a difference of display values already counts as an edge.
+        sharpness: How small a difference of display values already counts as an edge; the smaller
+            of two neighbours counts.
     """
     total = values.new_zeros(())
     for axis in (0, 1):
         size = values.shape[axis]
         ahead, behind = (
-            [x.narrow(axis, start, size - 1) for x in (values, photo, alpha)] for start in (1, 0)
+            [x.narrow(axis, start, size - 1) for x in (values, photo, alpha, sharpness)]
+            for start in (1, 0)
         )
-        edge = torch.exp(-sharpness * (ahead[1] - behind[1]).abs().mean(-1))
+        strictness = torch.minimum(ahead[3], behind[3])[..., 0]
+        edge = torch.exp(-strictness * (ahead[1] - behind[1]).abs().mean(-1))
         weight = edge * torch.minimum(ahead[2], behind[2])[..., 0]
         total = total + ((ahead[0] - behind[0]).abs().mean(-1) * weight).sum()
     return total / (values.shape[0] * values.shape[1])

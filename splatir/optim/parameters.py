@@ -43,7 +43,7 @@ class LearningRates(Settings):
     sh0: float = 5e-3
     shN: float = 2.5e-4
     background: float = 1e-2
-    albedo: float = 3e-2
+    albedo: float = 5e-2
     roughness: float = 3e-2
     metallic: float = 3e-2
     environment: float = 5e-2

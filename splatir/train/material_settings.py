@@ -12,7 +12,7 @@ class MaterialSettings(Settings):
     Attributes:
         steps: Steps of the stage; each shades one whole photo.
         environment_height: Rows of the learned environment map; it has twice as many columns.
-        albedo: Brightest channel of the albedo at the start; its hue is that of the radiance.
+        albedo: Brightest channel of the albedo at the start; its hue is half that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
         metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
@@ -22,10 +22,10 @@ class MaterialSettings(Settings):
         decay: To this factor at the end, exponentially.
     """
 
-    steps: int = 1500
+    steps: int = 1000
     environment_height: int = 16
     albedo: float = 0.75
-    roughness: float = 0.25
+    roughness: float = 0.3
     metallic: float = 0.05
     metal_checks: tuple[int, ...] = (150, 300)
     brightest: float = 0.9

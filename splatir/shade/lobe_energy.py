@@ -42,13 +42,25 @@ def split_sum_terms(
         roughness: Perceptual; clamped to [0, 1].
         masking: Smith variant of the lobe.
     """
-    table = _table_on(masking, n_dot_v.dtype, n_dot_v.device)
+    table = split_sum_table(n_dot_v, masking)
     row, row_share = _cell(roughness, _roughness_nodes(table))
     column, column_share = _cell(n_dot_v, _cosine_nodes(table))
     upper = torch.lerp(table[row, column], table[row, column + 1], column_share)
     lower = torch.lerp(table[row + 1, column], table[row + 1, column + 1], column_share)
     a, b = torch.lerp(upper, lower, row_share).unbind(-1)
     return a[..., None], b[..., None]
+
+
+def split_sum_table(
+    like: Tensor, masking: Masking = "separable"
+) -> Float[Tensor, "roughness n_dot_v 2"]:
+    """A and B at nodes uniform in roughness and in the square root of n.v, both from 0 to 1.
+
+    Args:
+        like: Gives dtype and device.
+        masking: Smith variant of the lobe.
+    """
+    return _table_on(masking, like.dtype, like.device)
 
 
 def _cell(values: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:

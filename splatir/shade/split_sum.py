@@ -16,7 +16,8 @@ from splatir.maths.safe import safe_normalise
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.brdf import f0
 from splatir.shade.lobe_energy import split_sum_terms
-from splatir.shade.prefilter import prefilter
+from splatir.shade.native_split_sum import can_shade_natively, shade_natively
+from splatir.shade.prefilter import PrefilteredLight, prefilter
 from splatir.shade.surface import Shading, SurfacePoints
 
 
@@ -32,16 +33,32 @@ class SplitSum:
         self._light = prefilter(light)
 
     def shade(self, points: SurfacePoints) -> Shading:
-        """Reflected radiance of points; differentiable in them and in the light."""
-        n_dot_v = (points.normals * points.views).sum(-1, keepdim=True).clamp(1e-4, 1.0)
-        irradiance = self._light.irradiance_at(points.normals)
-        diffuse = points.albedo * (1.0 - points.metallic) * irradiance / math.pi
-        a, b = split_sum_terms(n_dot_v, points.roughness)
-        prefiltered = self._light.specular_at(
-            _dominant_direction(points, n_dot_v), points.roughness
-        )
-        specular = (f0(points.albedo, points.metallic) * a + b) * prefiltered
-        return Shading(diffuse, specular)
+        """Reflected radiance of points; differentiable in them and in the light.
+
+        Native for float32 on the CPU where the library is built, else torch.
+
+        Args:
+            points: Surface.
+        """
+        if can_shade_natively(points, self._light):
+            return shade_natively(points, self._light)
+        return shade_torch(points, self._light)
+
+
+def shade_torch(points: SurfacePoints, light: PrefilteredLight) -> Shading:
+    """`SplitSum.shade` in plain torch: any device and floating dtype, the reference.
+
+    Args:
+        points: Surface.
+        light: Prefiltered.
+    """
+    n_dot_v = (points.normals * points.views).sum(-1, keepdim=True).clamp(1e-4, 1.0)
+    irradiance = light.irradiance_at(points.normals)
+    diffuse = points.albedo * (1.0 - points.metallic) * irradiance / math.pi
+    a, b = split_sum_terms(n_dot_v, points.roughness)
+    prefiltered = light.specular_at(_dominant_direction(points, n_dot_v), points.roughness)
+    specular = (f0(points.albedo, points.metallic) * a + b) * prefiltered
+    return Shading(diffuse, specular)
 
 
 def _dominant_direction(

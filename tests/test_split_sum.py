@@ -1,0 +1,231 @@
+"""Split-sum shading: values, gradients, comparison with Monte Carlo, native against torch."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from splatir.native.build import instruction_sets
+from splatir.native.library import NativeLibrary, available, library, load
+from splatir.scene.lights import EnvironmentLight
+from splatir.shade.brdf import f0
+from splatir.shade.lobe_energy import split_sum_terms
+from splatir.shade.monte_carlo import MonteCarlo
+from splatir.shade.native_split_sum import shade_natively
+from splatir.shade.prefilter import PrefilteredLight, prefilter
+from splatir.shade.split_sum import SplitSum, shade_torch
+from splatir.shade.surface import Shading, SurfacePoints
+from tests.gradients import assert_grads_agree
+from tests.spheres import facing_points, sphere_points, unit
+
+DIFFERENTIABLE = ("albedo", "roughness", "metallic", "normals")
+
+
+@pytest.fixture(params=list(instruction_sets()))
+def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
+    isa = request.param
+    if not available() or not library().supports_this_processor(isa):
+        pytest.skip(f"no native library that this processor runs for {isa}")
+    yield load(isa)
+
+
+def sunny_map(height: int = 16, width: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(height)
+    radiance = torch.rand(height, width, 3, generator=generator, dtype=torch.float64)
+    radiance[height // 4, width // 2 - 1] += 20.0
+    return radiance
+
+
+def random_points(count: int, seed: int = 0) -> SurfacePoints:
+    """Everywhere on the sphere, seen at up to 80 degrees, all materials; float64 but float32's."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(columns: int) -> Tensor:
+        return torch.rand(count, columns, generator=generator)
+
+    normals = unit(torch.randn(count, 3, generator=generator))
+    aside = torch.linalg.cross(normals, unit(torch.randn(count, 3, generator=generator)))
+    cosine = 0.17 + 0.82 * random(1)
+    views = cosine * normals + (1.0 - cosine.square()).sqrt() * unit(aside)
+    parts = (normals, normals, unit(views), random(3), 0.02 + 0.96 * random(1), random(1))
+    return in_dtype(SurfacePoints(*parts), torch.float64)
+
+
+def in_dtype(points: SurfacePoints, dtype: torch.dtype) -> SurfacePoints:
+    values = {f.name: getattr(points, f.name).to(dtype) for f in dataclasses.fields(points)}
+    return SurfacePoints(**values)
+
+
+def light_in(light: PrefilteredLight, dtype: torch.dtype) -> PrefilteredLight:
+    return PrefilteredLight(light.specular.to(dtype), light.irradiance.to(dtype))
+
+
+def with_gradients(
+    points: SurfacePoints, light: PrefilteredLight
+) -> tuple[SurfacePoints, PrefilteredLight]:
+    """Copies whose materials, normals and maps are leaves."""
+    values = {f.name: getattr(points, f.name).detach().clone() for f in dataclasses.fields(points)}
+    for name in DIFFERENTIABLE:
+        values[name].requires_grad_()
+    maps = (image.detach().clone().requires_grad_() for image in (light.specular, light.irradiance))
+    return SurfacePoints(**values), PrefilteredLight(*maps)
+
+
+def gradients_of(
+    shading: Shading, points: SurfacePoints, light: PrefilteredLight
+) -> dict[str, Tensor]:
+    """Of a sum of both lobes with weights that differ everywhere."""
+    generator = torch.Generator().manual_seed(7)
+    shape = (2, *shading.diffuse.shape)
+    weights = torch.randn(shape, generator=generator).to(shading.diffuse)
+    value = (shading.diffuse * weights[0] + shading.specular * weights[1]).sum()
+    leaves = {name: getattr(points, name) for name in DIFFERENTIABLE}
+    leaves |= {"specular maps": light.specular, "irradiance": light.irradiance}
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return dict(zip(leaves, gradients, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constant_light_shows_albedo_and_energy_of_the_lobe(dtype: torch.dtype) -> None:
+    points = in_dtype(random_points(40), dtype)
+    radiance = torch.tensor([0.5, 1.0, 4.0], dtype=dtype)
+    shading = SplitSum(EnvironmentLight(radiance.expand(8, 16, 3))).shade(points)
+    assert shading.diffuse.dtype == dtype
+    n_dot_v = (points.normals * points.views).sum(-1, keepdim=True)
+    a, b = split_sum_terms(n_dot_v, points.roughness)
+    expected = (f0(points.albedo, points.metallic) * a + b) * radiance
+    torch.testing.assert_close(shading.specular, expected, rtol=2e-5, atol=1e-6)
+    expected = points.albedo * (1.0 - points.metallic) * radiance
+    torch.testing.assert_close(shading.diffuse, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_a_smooth_metal_mirrors_the_light() -> None:
+    radiance = sunny_map()
+    points = facing_points([0.95, 0.6, 0.3], roughness=0.0, metallic=1.0, albedo=(1.0, 1.0, 1.0))
+    light = prefilter(EnvironmentLight(radiance))
+    mirrored = points.views * torch.tensor([-1.0, -1.0, 1.0])
+    expected = light.specular_at(mirrored, points.roughness)
+    got = SplitSum(EnvironmentLight(radiance)).shade(points).specular
+    torch.testing.assert_close(got, expected, rtol=0.01, atol=0.0)
+
+
+@pytest.mark.parametrize(("roughness", "metallic"), [(0.15, 1.0), (0.5, 0.0), (0.5, 1.0)])
+def test_split_sum_is_near_monte_carlo(roughness: float, metallic: float) -> None:
+    """Diffuse up to noise; specular up to what the approximation loses under a smooth light."""
+    rows = torch.linspace(0.0, 1.0, 32, dtype=torch.float64)[:, None]
+    columns = torch.linspace(0.0, 6.1, 64, dtype=torch.float64)[None]
+    radiance = torch.stack([1.2 + columns.sin() * (3.1 * rows).sin(), 2.0 - rows + 0.0 * columns])
+    light = EnvironmentLight(torch.cat([radiance, radiance[:1]]).movedim(0, -1).contiguous())
+    points = sphere_points(10, roughness, metallic)
+    fast, exact = SplitSum(light).shade(points), MonteCarlo(light, 512).shade(points)
+    for lobe, tolerance in (("diffuse", 0.02), ("specular", 0.05)):
+        got, expected = getattr(fast, lobe), getattr(exact, lobe)
+        assert (got - expected).abs().sum() <= tolerance * expected.sum()
+
+
+def test_gradients_in_float64() -> None:
+    points = random_points(5)
+    light = prefilter(EnvironmentLight(sunny_map(8, 16)))
+    points, light = with_gradients(points, light)
+
+    def shade(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        values = dict(zip(DIFFERENTIABLE, leaves[:4], strict=True))
+        shading = shade_torch(dataclasses.replace(points, **values), PrefilteredLight(*leaves[4:]))
+        return shading.diffuse, shading.specular
+
+    leaves = [getattr(points, name) for name in DIFFERENTIABLE]
+    leaves += [light.specular, light.irradiance]
+    assert torch.autograd.gradcheck(shade, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 2, 4), (37, 16, 32), (600, 24, 40)])
+def test_native_equals_torch(build: NativeLibrary, count: int, height: int, width: int) -> None:
+    points = random_points(count)
+    light = prefilter(EnvironmentLight(sunny_map(height, width)))
+    light = light_in(light_in(light, torch.float32), torch.float64)
+    points64, light64 = with_gradients(points, light)
+    points32, light32 = with_gradients(
+        in_dtype(points, torch.float32), light_in(light, torch.float32)
+    )
+    expected, got = shade_torch(points64, light64), shade_natively(points32, light32, build)
+    for lobe in ("diffuse", "specular"):
+        torch.testing.assert_close(
+            getattr(got, lobe).double(), getattr(expected, lobe), rtol=2e-5, atol=2e-5
+        )
+    assert_grads_agree(
+        gradients_of(got, points32, light32), gradients_of(expected, points64, light64)
+    )
+
+
+def test_native_equals_torch_at_poles_seams_and_ends_of_ranges(build: NativeLibrary) -> None:
+    """Axes as normals, grazing and hidden views, roughness 0 and 1, materials 0 and 1."""
+    axes = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    normals, views = (
+        grid.reshape(-1, 3) for grid in (axes.repeat(6, 1), axes.repeat_interleave(6, 0))
+    )
+    views = unit(views + 0.3 * normals + torch.tensor([0.02, 0.03, 0.05]).double())
+    ends = (torch.arange(36) % 2).double()[:, None]
+    points = SurfacePoints(normals, normals, views, ends.expand(36, 3), ends.roll(6, 0), 1.0 - ends)
+    light = prefilter(EnvironmentLight(sunny_map()))
+    got = shade_natively(
+        in_dtype(points, torch.float32), light_in(light, torch.float32), library=build
+    )
+    expected = shade_torch(points, light)
+    torch.testing.assert_close(got.diffuse.double(), expected.diffuse, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.specular.double(), expected.specular, rtol=1e-3, atol=1e-3)
+
+
+def test_threads_do_not_change_a_bit(build: NativeLibrary) -> None:
+    threads = torch.get_num_threads()
+    points = in_dtype(random_points(3000), torch.float32)
+    light = light_in(prefilter(EnvironmentLight(sunny_map())), torch.float32)
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        leaves = with_gradients(points, light)
+        shading = shade_natively(*leaves, build)
+        gradients = gradients_of(shading, *leaves)
+        results.append([shading.diffuse, shading.specular, *gradients.values()])
+    torch.set_num_threads(threads)
+    for one, *others in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+
+
+def test_broken_points_stay_inside_the_maps(build: NativeLibrary) -> None:
+    """NaN and infinite normals, views and roughness give no picture, but no crash either."""
+    points = in_dtype(random_points(64), torch.float32)
+    points.normals[3], points.views[10], points.roughness[20] = torch.nan, torch.inf, torch.nan
+    points.normals[40], points.roughness[50] = 1e30, 1e30
+    points.normals[41] = 0.0
+    leaves = with_gradients(
+        points, light_in(prefilter(EnvironmentLight(sunny_map())), torch.float32)
+    )
+    shading = shade_natively(*leaves, build)
+    assert shading.diffuse[3].isnan().all() and shading.specular[20].isnan().all()
+    assert shading.radiance[:3].isfinite().all() and shading.radiance[51:].isfinite().all()
+    gradients_of(shading, *leaves)
+
+
+def test_no_points_have_no_shading(build: NativeLibrary) -> None:
+    points = in_dtype(random_points(0), torch.float32)
+    light = light_in(prefilter(EnvironmentLight(sunny_map(4, 8))), torch.float32)
+    leaves = with_gradients(points, light)
+    shading = shade_natively(*leaves, build)
+    assert shading.diffuse.shape == (0, 3)
+    assert not any(gradient.any() for gradient in gradients_of(shading, *leaves).values())
+
+
+def test_the_native_kernel_is_used_where_it_can_be(build: NativeLibrary) -> None:
+    """A float32 gradient to the views needs torch, and must not be lost."""
+    del build
+    points = in_dtype(random_points(20), torch.float32)
+    shader = SplitSum(EnvironmentLight(sunny_map().float()))
+    native = shader.shade(dataclasses.replace(points, albedo=points.albedo.requires_grad_()))
+    assert "SplitSum" in type(native.diffuse.grad_fn).__name__
+    views = points.views.clone().requires_grad_()
+    shading = shader.shade(dataclasses.replace(points, views=views))
+    (gradient,) = torch.autograd.grad(shading.specular.sum(), views)
+    assert gradient.any()
+    torch.testing.assert_close(shading.specular, native.specular, rtol=1e-4, atol=1e-5)

@@ -42,10 +42,12 @@ def shade_gbuffer(gbuffer: GBuffer, shader: Shader) -> RenderOutput:
         gbuffer: Of a view.
         shader: Method, with its light.
     """
-    covered = gbuffer.covered
     shading = shader.shade(gbuffer.points())
-    diffuse = torch.zeros_like(gbuffer.albedo).masked_scatter(covered[..., None], shading.diffuse)
-    specular = torch.zeros_like(gbuffer.albedo).masked_scatter(covered[..., None], shading.specular)
+    pixels = torch.zeros_like(gbuffer.albedo).flatten(0, 1)
+    diffuse, specular = (
+        pixels.index_copy(0, gbuffer.covered_indices, lobe).view_as(gbuffer.albedo)
+        for lobe in (shading.diffuse, shading.specular)
+    )
     return RenderOutput(diffuse + specular, diffuse, specular, gbuffer)
 
 

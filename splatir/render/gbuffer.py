@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splatir.maths.safe import safe_normalise
@@ -46,6 +46,11 @@ class GBuffer:
         return self.alpha[..., 0] > MIN_COVERAGE
 
     @property
+    def covered_indices(self) -> Int[Tensor, " p"]:
+        """Numbers of these pixels, row by row."""
+        return self.covered.flatten().nonzero()[:, 0]
+
+    @property
     def positions(self) -> Float[Tensor, "height width 3"]:
         """Surface points, world frame; the camera's centre where nothing is covered."""
         T = self.camera.T_world_camera.to(self.depth)
@@ -53,17 +58,20 @@ class GBuffer:
 
     def points(self) -> SurfacePoints:
         """The covered pixels as points to shade, in row order."""
-        covered = self.covered
-        rays = camera_rays(self.camera).to(self.depth)[covered]
-        R_world_camera = self.camera.T_camera_world[:3, :3].mT.to(self.depth)
-        views = -safe_normalise(rays @ R_world_camera.mT)
+        indices = self.covered_indices
+
+        def covered(buffer: Tensor) -> Tensor:
+            return buffer.flatten(0, 1).index_select(0, indices)
+
+        T = self.camera.T_world_camera.to(self.depth)
+        rays = covered(camera_rays(self.camera).to(self.depth)) @ T[:3, :3].mT
         return SurfacePoints(
-            self.positions[covered],
-            self.normals[covered],
-            views,
-            self.albedo[covered],
-            self.roughness[covered],
-            self.metallic[covered],
+            rays * covered(self.depth) + T[:3, 3],
+            covered(self.normals),
+            -safe_normalise(rays),
+            covered(self.albedo),
+            covered(self.roughness),
+            covered(self.metallic),
         )
 
 

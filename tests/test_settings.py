@@ -21,7 +21,7 @@ from splatir.train.settings import ScheduleSettings, TrainSettings
         (TrainSettings, {"photo_memory_gb": math.nan}, "photo_memory_gb must be at least 0"),
         (TrainSettings, {"checkpoint_every": -1}, "checkpoint_every must be at least 0"),
         (TrainSettings, {"eval_every": -1}, "eval_every must be at least 0"),
-        (TrainSettings, {"stages": ()}, "stages must name at least one"),
+        (TrainSettings, {"stages": ()}, "stages must be auto, or radiance"),
         (ScheduleSettings, {"coarse_factor": 0}, r"schedule\.coarse_factor must be at least 1"),
         (ScheduleSettings, {"coarse_until": 1.5}, "coarse_until must be between 0 and 1"),
         (ScheduleSettings, {"sh_every": -0.1}, "sh_every must be between 0 and 1"),

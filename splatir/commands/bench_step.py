@@ -140,7 +140,7 @@ def _no_rates() -> LearningRates:
 
 
 def _context(settings: BenchStepSettings) -> StepContext:
-    stage = stages_of(TrainSettings(steps=_STEPS))[0]
+    stage = stages_of(TrainSettings(steps=_STEPS, stages=("radiance",)))[0]
     assert isinstance(stage, RadianceStage)
     backend = rasterizer("cpu", torch.device("cpu"))
     return StepContext(stage, backend, _no_rates(), 1.0, "white", False, None, 0)

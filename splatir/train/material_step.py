@@ -77,6 +77,8 @@ def material_step(
     """
     stage = context.stage
     background = torch.ones(3, device=state.model.means.device)
+    if state.background is not None:
+        background = state.background.detach()
     target = make_target(photo, background)
     if context.known_light is not None:
         light, shader = context.known_light.light, context.known_light.shader

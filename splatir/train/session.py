@@ -36,8 +36,8 @@ from splatir.train.material_step import (
 from splatir.train.new_run import NewRun, create_new_run
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
-from splatir.train.stages import MaterialStage, RadianceStage, Stage, stages_of
-from splatir.train.start_materials import start_materials
+from splatir.train.stages import MaterialStage, RadianceStage, Stage, stages_of, with_stages
+from splatir.train.start_materials import known_light, start_materials
 from splatir.train.state import TrainState, generator_for
 from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
 
@@ -105,6 +105,7 @@ def train(settings: TrainSettings) -> TrainingResult:
     device = pick_device(settings.device)
     backend = rasterizer(settings.backend, device)
     dataset = read_dataset(settings.data, settings.dataset)
+    settings = with_stages(settings, dataset.has_background)
     budget, loader = int(settings.photo_memory_gb * 1e9), photo_loader(dataset)
     with (
         PhotoCache(dataset.train, budget, loader) as photos,
@@ -160,9 +161,13 @@ class _Session:
         self.device = device
         self.cameras = [view.camera.to(device) for view in dataset.train]
         self.new_run: NewRun | None = None
+        # Read before training: a broken file should be known early. From the materials stage on,
+        # checkpoints hold the light.
+        self.known_light: EnvironmentLight | None = None
 
     def start(self) -> None:
-        """Make the first Gaussians and the run folder."""
+        """Read a known light, make the first Gaussians and the run folder."""
+        self.known_light = known_light(self.settings, self.dataset)
         model = initial_model(self.dataset, self.photos, self.settings).to(self.device)
         learn = self._background() == "learned"
         extent = self.dataset.extent
@@ -189,6 +194,8 @@ class _Session:
                 f"{run.newest_checkpoint} cannot be continued: {error} "
                 "Remove it to go on from the checkpoint before it."
             ) from error
+        if not self.state.model.has_materials:
+            self.known_light = known_light(self.settings, self.dataset)
         run.forget_metrics_after(self.state.step)
 
     def run_stages(self) -> TrainingResult:
@@ -224,7 +231,7 @@ class _Session:
             if self.state.step >= stage.end:
                 continue
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
-                self.state = start_materials(self.state, self.dataset, self.settings)
+                self.state = start_materials(self.state, self.known_light, self.settings)
             self._run_stage(stage, self._step_function(stage))
 
     def _step_function(self, stage: Stage) -> Callable[[Camera, Photo], StepReport]:

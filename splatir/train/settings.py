@@ -55,7 +55,8 @@ class TrainSettings(Settings):
         overwrite: Allow `output` to hold an earlier run; it is replaced when the new one has its
             first checkpoint.
         dataset: How the capture is read.
-        stages: Stages to train: radiance, or radiance materials.
+        stages: Stages to train: radiance, or radiance materials. "auto" adds materials where photos
+            have alpha or masks: light that comes from the scene's own background is no environment.
         steps: Training steps of the radiance stage; each renders one photo.
         envmap: The true environment (.hdr or .exr, in the capture's frame), where it is known; it
             is kept fixed.
@@ -86,7 +87,7 @@ class TrainSettings(Settings):
     resume: Path | None = None
     overwrite: bool = False
     dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
-    stages: tuple[Literal["radiance", "materials"], ...] = ("radiance", "materials")
+    stages: tuple[Literal["auto", "radiance", "materials"], ...] = ("auto",)
     steps: int = 7000
     envmap: Path | None = None
     seed: int = 0
@@ -127,8 +128,8 @@ class TrainSettings(Settings):
         check_range(self, "photo_memory_gb eval_every checkpoint_every", 0)
         # What torch's generators take.
         check_range(self, "seed", 0, 2**63 - 1)
-        if self.stages not in (("radiance",), ("radiance", "materials")):
+        if self.stages not in (("auto",), ("radiance",), ("radiance", "materials")):
             raise SettingsError(
-                "stages must be radiance, or radiance materials, in this order; "
+                "stages must be auto, or radiance, or radiance materials, in this order; "
                 f"got {' '.join(self.stages) or 'none'}."
             )

@@ -1,6 +1,6 @@
 """The stages of a training, as data: what each optimises, for how long, under which losses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
@@ -92,12 +92,27 @@ class MaterialStage(Stage):
 
     def rate_factor(self, step: int) -> float:
         """Factor of all learning rates at a step."""
-        late = (self.progress(step) - self.settings.decay_from) / (1 - self.settings.decay_from)
-        return self.settings.decay ** max(late, 0.0)
+        late = self.progress(step) - self.settings.decay_from
+        if late <= 0.0:
+            return 1.0
+        return self.settings.decay ** (late / (1.0 - self.settings.decay_from))
+
+
+def with_stages(settings: TrainSettings, has_background: bool) -> TrainSettings:
+    """The settings with "auto" replaced by what suits the capture.
+
+    Args:
+        settings: As given.
+        has_background: Whether the photos show more than an object: no alpha, no masks.
+    """
+    if settings.stages != ("auto",):
+        return settings
+    return replace(settings, stages=("radiance",) if has_background else ("radiance", "materials"))
 
 
 def stages_of(settings: TrainSettings) -> tuple[Stage, ...]:
-    """The stages that settings ask for, in order."""
+    """The stages that settings name, in order; see `with_stages`."""
+    assert settings.stages != ("auto",)
     stages: list[Stage] = []
     for name in settings.stages:
         start = stages[-1].end if stages else 0

@@ -25,36 +25,49 @@ _MIN_ALBEDO = 0.01
 _MAX_KNOWN_HEIGHT = 256
 
 
-def start_materials(state: TrainState, dataset: Dataset, settings: TrainSettings) -> TrainState:
-    """The state at the start of the materials stage: radiance explained by white light of 1.
+def start_materials(
+    state: TrainState, known_light: EnvironmentLight | None, settings: TrainSettings
+) -> TrainState:
+    """The state at the start of the materials stage.
 
     Args:
         state: At the end of the radiance stage.
-        dataset: For its frame.
-        settings: Start values, and the known environment if there is one.
-
-    Raises:
-        FileNotFoundError: The known environment is not there.
-        ValueError: It cannot be read.
+        known_light: As `known_light` gives it; None starts from a white light that is learned.
+        settings: Start values.
     """
-    device = state.model.means.device
     materials = initial_materials(state.model, settings.materials)
-    if settings.envmap is None:
+    if known_light is None:
         height = settings.materials.environment_height
         environment = _initial_light(state.model, materials["albedo"], height)
     else:
-        S = dataset.S_world_input
-        R_world_input = S[:3, :3] / similarity_scale(S)
-        light = rotate_light(_read_known(settings.envmap), R_world_input.float())
-        environment = light.radiance.to(device).clamp_min(_MIN_RADIANCE).log()
-    return state.add_materials(materials, environment, settings.envmap is None, settings.rates)
+        radiance = known_light.radiance.to(state.model.means.device)
+        environment = radiance.clamp_min(_MIN_RADIANCE).log()
+    return state.add_materials(materials, environment, known_light is None, settings.rates)
+
+
+def known_light(settings: TrainSettings, dataset: Dataset) -> EnvironmentLight | None:
+    """The environment that the settings give, in the world frame; None where it is learned.
+
+    Args:
+        settings: Name its file.
+        dataset: For its frame.
+
+    Raises:
+        FileNotFoundError: The file is not there.
+        ValueError: It is no environment map.
+    """
+    if settings.envmap is None or "materials" not in settings.stages:
+        return None
+    S = dataset.S_world_input
+    R_world_input = S[:3, :3] / similarity_scale(S)
+    return rotate_light(_read_known(settings.envmap), R_world_input.float())
 
 
 def initial_materials(model: GaussianModel, settings: MaterialSettings) -> dict[str, Tensor]:
     """Activated start values by key.
 
-    Albedo takes only its hue from the radiance, all Gaussians equally bright: shading that the
-    albedo starts with would stay in it.
+    Albedo takes only half its hue from the radiance, and all Gaussians are equally bright: shading
+    and tints of the light that the albedo starts with would stay in it.
 
     Args:
         model: With trained radiance.
@@ -65,7 +78,7 @@ def initial_materials(model: GaussianModel, settings: MaterialSettings) -> dict[
     linear = linear_from_srgb(colour.clamp(0.0, 1.0))
     hue = linear / linear.amax(-1, keepdim=True).clamp_min(1e-4)
     return {
-        "albedo": (settings.albedo * hue).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO),
+        "albedo": (settings.albedo * hue.sqrt()).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO),
         "roughness": torch.full((count,), settings.roughness, device=colour.device),
         "metallic": torch.full((count,), settings.metallic, device=colour.device),
     }

@@ -68,6 +68,8 @@ class TrainState:
         extent: float,
     ) -> "TrainState":
         parameters = _trained_parameters(model, background, environment)
+        for key, value in model.params.items():
+            value.requires_grad_(key in parameters)
         return cls(
             model,
             background,
@@ -227,6 +229,8 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     if background is not None and background.shape != (3,):
         return f"its background has shape {tuple(background.shape)}, not (3,)"
     environment = state["environment"]
+    if ("albedo" in state["params"]) != (environment is not None):
+        return "it has materials without an environment, or one without materials"
     if environment is not None and (environment.ndim != 3 or environment.shape[2] != 3):
         return f"its environment has shape {tuple(environment.shape)}, not (height, width, 3)"
     return None

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.colour import srgb_from_linear
+from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.photometric import photometric_loss
 from splatir.render.deferred import RenderOutput
@@ -114,32 +115,3 @@ def light_priors(
         across = (log[1:] - log[:-1]).square().mean()
         terms["light_smooth"] = weights.light_smooth * (along + across)
     return terms
-
-
-def edge_aware_variation(
-    values: Float[Tensor, "height width channels"],
-    photo: Float[Tensor, "height width 3"],
-    alpha: Float[Tensor, "height width 1"],
-    sharpness: Float[Tensor, "height width 1"],
-) -> Float[Tensor, ""]:
-    """Mean over the frame of |difference of neighbours| exp(-sharpness |difference of photo|).
-
-    Args:
-        values: Buffer that should be smooth; channels are averaged.
-        photo: Where it has edges, so may the buffer; channels are averaged.
-        alpha: Neighbours count by the smaller coverage of the two.
-        sharpness: How small a difference of display values already counts as an edge; the smaller
-            of two neighbours counts.
-    """
-    total = values.new_zeros(())
-    for axis in (0, 1):
-        size = values.shape[axis]
-        ahead, behind = (
-            [x.narrow(axis, start, size - 1) for x in (values, photo, alpha, sharpness)]
-            for start in (1, 0)
-        )
-        strictness = torch.minimum(ahead[3], behind[3])[..., 0]
-        edge = torch.exp(-strictness * (ahead[1] - behind[1]).abs().mean(-1))
-        weight = edge * torch.minimum(ahead[2], behind[2])[..., 0]
-        total = total + ((ahead[0] - behind[0]).abs().mean(-1) * weight).sum()
-    return total / (values.shape[0] * values.shape[1])

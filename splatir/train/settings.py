@@ -88,7 +88,7 @@ class TrainSettings(Settings):
     overwrite: bool = False
     dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
     stages: tuple[Literal["auto", "radiance", "materials"], ...] = ("auto",)
-    steps: int = 7000
+    steps: int = 3000
     envmap: Path | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -61,6 +61,9 @@ COMMANDS: dict[str, Command] = {
     "bench step": Command(
         "splatir.commands.bench_step", "BenchStepSettings", "time a training step, part by part"
     ),
+    "bench quality": Command(
+        "splatir.commands.bench_quality", "BenchQualitySettings", "train scenes, score all of it"
+    ),
 }
 
 

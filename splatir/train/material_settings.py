@@ -22,7 +22,7 @@ class MaterialSettings(Settings):
         decay: To this factor at the end, exponentially.
     """
 
-    steps: int = 1000
+    steps: int = 600
     environment_height: int = 16
     albedo: float = 0.75
     roughness: float = 0.3

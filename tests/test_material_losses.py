@@ -1,0 +1,177 @@
+"""The terms of the materials stage: values, what they must not depend on, gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from splatir.maths.colour import srgb_from_linear
+from splatir.maths.safe import safe_normalise
+from splatir.optim.losses import Target
+from splatir.optim.material_losses import (
+    MaterialLossWeights,
+    display_colour,
+    light_priors,
+    material_losses,
+    material_priors,
+)
+from splatir.render.deferred import RenderOutput
+from splatir.render.gbuffer import GBuffer
+from splatir.scene.lights import EnvironmentLight
+from splatir.settings import SettingsError
+from tests.scenes import axis_camera
+
+HEIGHT, WIDTH = 16, 20
+ALL = MaterialLossWeights(
+    ssim=0.0,
+    albedo_smooth=1.0,
+    roughness_smooth=1.0,
+    metallic=1.0,
+    white_light=1.0,
+    light_smooth=1.0,
+)
+
+
+def uniform_gbuffer(alpha: float = 1.0, metallic: float = 0.0) -> GBuffer:
+    """The same surface everywhere."""
+
+    def plane(*values: float) -> Tensor:
+        return torch.tensor(values).expand(HEIGHT, WIDTH, len(values)).clone()
+
+    return GBuffer(
+        alpha=plane(alpha),
+        albedo=plane(0.5, 0.4, 0.3),
+        roughness=plane(0.5),
+        metallic=plane(metallic),
+        normals=plane(0.0, 0.0, -1.0),
+        depth=plane(2.0),
+        camera=axis_camera(WIDTH, HEIGHT),
+    )
+
+
+def white_photo() -> Tensor:
+    return torch.ones(HEIGHT, WIDTH, 3)
+
+
+def test_display_colour_is_srgb_up_to_white_and_keeps_a_slope_above() -> None:
+    linear = torch.tensor([[0.0, 0.2, 1.0], [1.5, 3.0, 1.0]], dtype=torch.float64)
+    shown = display_colour(linear)
+    assert torch.allclose(shown[0], srgb_from_linear(linear[0]))
+    assert shown[1, 1] > shown[1, 0] > shown[1, 2]
+    # Little above white: else a highlight would pull more than all the rest.
+    assert shown[1, 1] < 1.1
+
+
+def test_display_colour_has_the_gradient_of_its_values() -> None:
+    linear = torch.tensor([[0.002, 0.2, 0.9], [1.1, 2.0, 0.5]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(display_colour, linear.requires_grad_())
+
+
+def test_display_colour_of_black_has_a_finite_gradient() -> None:
+    black = torch.zeros(1, 3, requires_grad=True)
+    display_colour(black).sum().backward()
+    assert black.grad is not None and bool(black.grad.isfinite().all())
+
+
+def test_a_uniform_surface_of_either_kind_costs_nothing() -> None:
+    for metallic in (0.0, 1.0):
+        terms = material_priors(uniform_gbuffer(metallic=metallic), white_photo(), ALL)
+        assert all(float(term) == 0.0 for term in terms.values())
+
+
+def test_a_surface_half_metal_costs_most() -> None:
+    cost = [
+        float(material_priors(uniform_gbuffer(metallic=m), white_photo(), ALL)["metallic"])
+        for m in (0.3, 0.5, 0.7)
+    ]
+    assert cost[1] == pytest.approx(0.25)
+    assert cost[0] == pytest.approx(cost[2]) == pytest.approx(0.21)
+
+
+def test_metallic_and_roughness_are_both_smoothed() -> None:
+    for name in ("roughness", "metallic"):
+        gbuffer = uniform_gbuffer()
+        getattr(gbuffer, name)[:, 10:] += 0.25
+        term = material_priors(gbuffer, white_photo(), ALL)["roughness_smooth"]
+        # One column of pairs, the mean of two channels.
+        assert float(term) == pytest.approx(0.5 * 0.25 / WIDTH)
+
+
+def test_a_uniform_white_light_costs_nothing_and_a_tint_the_same_at_any_brightness() -> None:
+    grey = EnvironmentLight(torch.full((8, 16, 3), 0.7))
+    assert all(float(term) == pytest.approx(0.0) for term in light_priors(grey, ALL).values())
+    tinted = torch.tensor([1.2, 1.0, 0.8]).expand(8, 16, 3).clone()
+    costs = [
+        float(light_priors(EnvironmentLight(scale * tinted), ALL)["white_light"])
+        for scale in (1.0, 50.0)
+    ]
+    assert costs[0] == pytest.approx(costs[1])
+    assert costs[0] == pytest.approx(0.4 / 3)
+
+
+def test_smoothness_of_light_is_the_same_at_any_brightness_and_turn_about_the_vertical() -> None:
+    radiance = torch.rand(8, 16, 3, generator=torch.Generator().manual_seed(2)) + 0.1
+    found = [
+        float(light_priors(EnvironmentLight(r), ALL)["light_smooth"])
+        for r in (radiance, 20.0 * radiance, radiance.roll(5, 1))
+    ]
+    assert found[0] == pytest.approx(found[1]) == pytest.approx(found[2])
+
+
+def test_light_priors_have_the_gradient_of_their_values() -> None:
+    generator = torch.Generator().manual_seed(3)
+    log = torch.rand(4, 8, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: sum(light_priors(EnvironmentLight(x.exp()), ALL).values()), log
+    )
+
+
+def shaded(gbuffer: GBuffer, linear: float) -> RenderOutput:
+    rgb = torch.full((HEIGHT, WIDTH, 3), linear)
+    return RenderOutput(rgb, rgb, torch.zeros_like(rgb), gbuffer)
+
+
+def test_a_picture_like_its_photo_costs_only_its_priors() -> None:
+    image, background = shaded(uniform_gbuffer(), 0.25), torch.ones(3)
+    target = Target(srgb_from_linear(image.rgb), torch.ones(HEIGHT, WIDTH, 1))
+    terms = material_losses(image, target, background, None, ALL)
+    assert float(terms["photometric"]) == pytest.approx(0.0, abs=1e-6)
+    assert not any("light" in name for name in terms)
+    known = material_losses(image, target, background, EnvironmentLight(torch.ones(8, 16, 3)), ALL)
+    assert {"white_light", "light_smooth"} <= known.keys()
+
+
+def test_what_is_not_covered_shows_the_background() -> None:
+    image = shaded(uniform_gbuffer(alpha=0.0), 0.25)
+    background = torch.tensor([0.2, 0.5, 0.7])
+    target = Target(background.expand(HEIGHT, WIDTH, 3), torch.zeros(HEIGHT, WIDTH, 1))
+    terms = material_losses(image, target, background, None, ALL)
+    assert float(terms["photometric"]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_terms_of_weight_zero_are_not_computed() -> None:
+    off = MaterialLossWeights(
+        albedo_smooth=0.0, roughness_smooth=0.0, metallic=0.0, white_light=0.0, light_smooth=0.0
+    )
+    assert material_priors(uniform_gbuffer(), white_photo(), off) == {}
+    assert light_priors(EnvironmentLight(torch.ones(4, 8, 3)), off) == {}
+
+
+def test_weights_below_zero_are_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="white_light"):
+        replace(ALL, white_light=-1.0)
+    with pytest.raises(SettingsError, match="ssim"):
+        replace(ALL, ssim=1.5)
+
+
+def test_normalising_gives_unit_vectors_and_zero_with_a_finite_gradient() -> None:
+    vectors = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, 0.0], [1e-12, 0.0, 0.0]])
+    vectors = vectors.double().requires_grad_()
+    unit = safe_normalise(vectors)
+    assert torch.allclose(unit[0], torch.tensor([0.6, 0.0, 0.8]).double())
+    assert not unit[1:].any()
+    unit.sum().backward()
+    assert vectors.grad is not None and bool(vectors.grad.isfinite().all())
+    assert not vectors.grad[1:].any()
+    assert torch.autograd.gradcheck(safe_normalise, torch.rand(3, 3).double().requires_grad_())

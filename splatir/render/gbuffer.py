@@ -111,7 +111,7 @@ def render_gbuffer(
     )
     raster = rasterizer.rasterize(gaussians, camera, features, None, options)
     alpha = raster.alpha.detach()
-    is_covered = alpha > MIN_COVERAGE
-    straight = (raster.features / alpha.clamp_min(MIN_COVERAGE)) * is_covered
+    per_coverage = (alpha > MIN_COVERAGE) / alpha.clamp_min(MIN_COVERAGE)
+    straight = raster.features * per_coverage
     albedo, roughness, metallic, normals, depth = straight.split([3, 1, 1, 3, 1], dim=-1)
     return GBuffer(alpha, albedo, roughness, metallic, safe_normalise(normals), depth, camera)

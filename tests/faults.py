@@ -11,7 +11,7 @@ from tests.captures import small_scene, write_colmap
 SCENE = small_scene(num_cameras=6)
 TINY = [
     "--backend", "reference", "--device", "cpu", "--steps", "2", "--materials.steps", "2",
-    "--eval-every", "0",
+    "--stages", "radiance", "materials", "--eval-every", "0",
     "--init.num-points", "40", "--init.sh-degree", "0", "--densify.strategy", "none",
 ]  # fmt: skip
 

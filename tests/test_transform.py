@@ -28,7 +28,9 @@ def random_model(
             "opacities": randn(n),
             "sh0": randn(n, 1, 3),
             "shN": randn(n, (degree + 1) ** 2 - 1, 3),
+            "albedo": randn(n, 3),
             "roughness": randn(n),
+            "metallic": randn(n),
         },
         primitive,
     )
@@ -67,7 +69,7 @@ def test_parameters_without_a_frame_and_the_input_model_are_kept() -> None:
     model = random_model(primitive="surfel")
     copies = {key: value.detach().clone() for key, value in model.params.items()}
     moved = transform_model(model, random_similarity()[2])
-    for key in ("opacities", "roughness"):
+    for key in ("opacities", "albedo", "roughness", "metallic"):
         assert torch.equal(moved.params[key], model.params[key])
     assert all(torch.equal(model.params[key], copies[key]) for key in copies)
     assert moved.primitive == "surfel"

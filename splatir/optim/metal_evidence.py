@@ -50,8 +50,9 @@ _MARGIN = 1.3
 _GOOD_FIT = 0.06
 # Metals reflect at least about half of the light in some channel.
 _MIN_METAL_ALBEDO = 0.4
-# Neighbours whose errors are averaged, and those that vote.
-_NEIGHBOURS, _VOTERS = 24, 200
+# Neighbours whose errors are averaged, and those that vote: at most a hundredth of all, which lie
+# on one part of the object.
+_NEIGHBOURS, _MAX_VOTERS, _VOTER_SHARE = 24, 200, 0.01
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def judge_metal(
         & (best_d.sqrt() > _GOOD_FIT)
         & (reflectance > _MIN_METAL_ALBEDO)
     )
-    voters = _neighbours(means, _VOTERS)
+    num_voters = min(_MAX_VOTERS, max(_NEIGHBOURS, int(_VOTER_SHARE * len(means))))
+    voters = _neighbours(means, num_voters)
     votes = _averaged(is_metal.to(means)[:, None], fits.total * best_d, voters)[:, 0]
     is_known = fits.sightings >= _MIN_SIGHTINGS
     return MetalEvidence(votes > 0.5, is_known, albedo_m.clamp(max=1.0), albedo_d.clamp(max=1.0))

@@ -74,8 +74,13 @@ class Gaussians:
 
     def detach(self) -> "Gaussians":
         """The same geometry as a constant."""
-        parts = (self.means, self.quats, self.scales, self.opacities)
-        return Gaussians(*(part.detach() for part in parts), self.primitive)
+        return Gaussians(
+            self.means.detach(),
+            self.quats.detach(),
+            self.scales.detach(),
+            self.opacities.detach(),
+            self.primitive,
+        )
 
 
 class GaussianModel(nn.Module):

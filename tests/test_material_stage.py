@@ -1,0 +1,333 @@
+"""The materials stage as part of a training: it resumes exactly, keeps a known light, learns."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from splatir.codecs.exr import write_exr
+from splatir.data.dataset import DataSettings
+from splatir.data.images import Photo
+from splatir.data.recognise import read_dataset
+from splatir.maths.frames import similarity
+from splatir.maths.rotations import rotation_from_quat
+from splatir.optim.densification import DensificationSettings
+from splatir.optim.material_losses import MaterialLossWeights
+from splatir.optim.parameters import LearningRates
+from splatir.raster.contract import RasterOptions
+from splatir.raster.selection import rasterizer
+from splatir.render.deferred import render_scene
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.initialise import InitialisationSettings
+from splatir.scene.lights import EnvironmentLight, rotate_light
+from splatir.settings import SettingsError
+from splatir.shade.split_sum import SplitSum
+from splatir.storage.checkpoint import load_checkpoint
+from splatir.train.finished import load_run
+from splatir.train.material_settings import MaterialSettings
+from splatir.train.material_step import KnownLight, MaterialContext, material_step
+from splatir.train.session import train
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import MaterialStage, RadianceStage, stages_of
+from splatir.train.start_materials import initial_materials, known_light, start_materials
+from splatir.train.state import TrainState, check_contents
+from tests.captures import small_scene, write_colmap, write_nerf_synthetic
+from tests.faults import the_error
+from tests.lit_runs import sloping_light, sphere
+from tests.test_train import assert_same, final_state
+
+BOTH: tuple[Literal["radiance"], Literal["materials"]] = ("radiance", "materials")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> TrainSettings:
+    """Three steps of radiance and two of materials, with a metal check before the second."""
+    write_colmap(tmp_path / "capture", small_scene(num_cameras=5))
+    return TrainSettings(
+        data=tmp_path / "capture",
+        output=tmp_path / "run",
+        device="cpu",
+        stages=BOTH,
+        steps=3,
+        eval_every=0,
+        checkpoint_every=0,
+        init=InitialisationSettings(num_points=100, sh_degree=0),
+        densify=DensificationSettings(strategy="none"),
+        materials=MaterialSettings(steps=2, environment_height=8, metal_checks=(1,)),
+    )
+
+
+def stopped_after(settings: TrainSettings, step: int) -> Path:
+    """A run as if it had been stopped right after a step."""
+    assert settings.output is not None
+    run = settings.output.with_name(f"stopped_{step}")
+    train(replace(settings, output=run, checkpoint_every=step))
+    for path in (run / "checkpoints").glob("*.pt"):
+        if int(path.stem.split("_")[1]) > step:
+            path.unlink()
+    assert final_state(run)["step"] == step
+    return run
+
+
+# The end of the radiance stage; inside the materials stage, right before its metal check.
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_resumed_materials_stage_equals_an_unbroken_one_bit_for_bit(
+    small: TrainSettings, step: int
+) -> None:
+    train(small)
+    assert small.output is not None
+    run = stopped_after(small, step)
+    train(TrainSettings(resume=run))
+    assert final_state(run)["step"] == 5
+    assert_same(final_state(run), final_state(small.output))
+
+
+def test_materials_leave_geometry_and_radiance_as_they_were(small: TrainSettings) -> None:
+    train(small)
+    assert small.output is not None
+    before = final_state(stopped_after(small, 3))
+    after = final_state(small.output)
+    assert_same({key: after["params"][key] for key in before["params"]}, before["params"])
+    assert before["environment"] is None and after["environment"].shape == (8, 16, 3)
+    finished = load_run(small.output, torch.device("cpu"))
+    assert finished.light is not None
+    assert torch.equal(finished.light.radiance, after["environment"].exp())
+
+
+def test_radiance_alone_leaves_no_materials_and_needs_no_environment(
+    small: TrainSettings, tmp_path: Path
+) -> None:
+    train(replace(small, stages=("radiance",), envmap=tmp_path / "missing.hdr"))
+    assert small.output is not None
+    finished = load_run(small.output, torch.device("cpu"))
+    assert finished.light is None and not finished.model.has_materials
+
+
+def write_map(path: Path, light: EnvironmentLight) -> Path:
+    write_exr(path, light.radiance.numpy())
+    return path
+
+
+def test_a_known_light_stays_as_its_file_says_in_the_world_frame(
+    small: TrainSettings, tmp_path: Path
+) -> None:
+    small = replace(small, envmap=write_map(tmp_path / "light.exr", sloping_light()))
+    train(small)
+    assert small.output is not None
+    finished = load_run(small.output, torch.device("cpu"))
+    S = finished.S_world_input[:3, :3]
+    R = (S / S.det() ** (1.0 / 3.0)).float()
+    assert finished.light is not None
+    expected = rotate_light(sloping_light(), R).radiance
+    assert torch.allclose(finished.light.radiance, expected, rtol=1e-5)
+    # A resumed run takes the light of its checkpoint: the file may be gone.
+    run = stopped_after(small, 4)
+    assert small.envmap is not None
+    small.envmap.unlink()
+    train(TrainSettings(resume=run))
+    assert_same(final_state(run), final_state(small.output))
+
+
+def test_a_run_stopped_before_its_materials_still_needs_the_file_of_the_light(
+    small: TrainSettings, tmp_path: Path
+) -> None:
+    light = write_map(tmp_path / "light.exr", sloping_light())
+    run = stopped_after(replace(small, envmap=light), 3)
+    light.unlink()
+    with pytest.raises(FileNotFoundError, match="no environment map"):
+        train(TrainSettings(resume=run))
+    assert final_state(run)["step"] == 3
+
+
+def _nan(path: Path) -> None:
+    write_exr(path, np.full((8, 16, 3), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "expected"),
+    [
+        (lambda path: None, "no environment map"),
+        (lambda path: path.write_bytes(b"#?RADIANCE\n"), "light.exr"),
+        (_nan, "NaN"),
+    ],
+)
+def test_a_broken_light_is_one_error_before_any_training(
+    small: TrainSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
+    break_it,
+    expected,
+) -> None:
+    from splatir.commands.main import main
+
+    break_it(tmp_path / "light.exr")
+    monkeypatch.setattr("splatir.train.session.train_step", lambda *_: pytest.fail("it trained"))
+    output = tmp_path / "run"
+    words = ["train", "--data", str(small.data), "--output", str(output)]
+    words += ["--stages", "radiance", "materials"]
+    assert main([*words, "--device", "cpu", "--envmap", str(tmp_path / "light.exr")]) == 1
+    printed = capsys.readouterr()
+    assert expected in the_error(printed.err, printed.out)
+    assert not output.exists()
+
+
+def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
+    settings = TrainSettings(
+        stages=BOTH, steps=10, materials=MaterialSettings(steps=20, decay_from=0.5)
+    )
+    radiance, materials = stages_of(settings)
+    assert isinstance(radiance, RadianceStage) and isinstance(materials, MaterialStage)
+    assert (radiance.start, radiance.end, materials.start, materials.end) == (0, 10, 10, 30)
+    assert stages_of(replace(settings, stages=("radiance",))) == (radiance,)
+    assert materials.rate_factor(10) == materials.rate_factor(20) == 1.0
+    assert materials.rate_factor(25) == pytest.approx(settings.materials.decay**0.5)
+    assert materials.image_divisor(10) == 1
+
+
+def test_rates_that_never_fall_divide_by_nothing() -> None:
+    settings = TrainSettings(
+        stages=BOTH, steps=1, materials=MaterialSettings(steps=2, decay_from=1.0)
+    )
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    assert [stage.rate_factor(step) for step in (1, 2, 3)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("stages", [(), ("materials",), ("materials", "radiance")])
+def test_stages_in_an_impossible_order_are_refused(stages: tuple) -> None:
+    with pytest.raises(SettingsError, match="radiance materials"):
+        TrainSettings(stages=stages)
+
+
+@pytest.mark.parametrize(
+    "values", [{"steps": 0}, {"roughness": 0.0}, {"brightest": 1.0}, {"environment_height": 2}]
+)
+def test_material_settings_out_of_range_are_refused_by_name(values: dict) -> None:
+    with pytest.raises(SettingsError, match=next(iter(values))):
+        MaterialSettings(**values)
+
+
+def test_a_checkpoint_with_materials_but_no_light_is_refused(tmp_path: Path) -> None:
+    state = TrainState.start(lit_sphere(), False, LearningRates(), 1.0)
+    contents = {"state": state.to_plain(), "S_world_input": torch.eye(4)}
+    with pytest.raises(ValueError, match="materials without an environment"):
+        check_contents(contents, tmp_path)
+
+
+def lit_sphere(with_materials: bool = True) -> GaussianModel:
+    return sphere(torch.eye(4, dtype=torch.float64), with_materials=with_materials)
+
+
+def test_albedo_starts_with_the_hue_of_the_radiance_and_one_brightness() -> None:
+    model = lit_sphere(with_materials=False)
+    with torch.no_grad():
+        model.params["sh0"][0] = torch.tensor([[1.0, 0.0, -1.0]])
+        model.params["sh0"][1] = -10.0
+    start = initial_materials(model, MaterialSettings(albedo=0.6))
+    assert torch.allclose(start["albedo"][:1].amax(-1), torch.tensor(0.6))
+    assert torch.allclose(start["albedo"][2:], torch.tensor(0.6))
+    # Black has no hue; it must not become NaN.
+    assert torch.allclose(start["albedo"][1], torch.tensor(0.01))
+    assert (start["albedo"][0].diff() < 0.0).all()
+
+
+def test_the_first_light_shows_the_mean_albedo_as_bright_as_the_radiance() -> None:
+    settings = TrainSettings()
+    state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)
+    started = start_materials(state, None, settings)
+    radiance = started.radiance
+    assert torch.allclose(radiance, radiance[0, 0])
+    # sh0 of 0.5 is sRGB 0.641, linear 0.3685.
+    product = radiance[0, 0] * settings.materials.albedo
+    assert torch.allclose(product, torch.tensor(0.3685), atol=1e-3)
+
+
+def test_a_known_light_turns_with_the_world(tmp_path: Path) -> None:
+    R = rotation_from_quat(torch.tensor([0.5**0.5, 0.0, 0.0, 0.5**0.5], dtype=torch.float64))
+    write_colmap(tmp_path / "capture", small_scene(num_cameras=5))
+    dataset = replace(
+        read_dataset(tmp_path / "capture", DataSettings()),
+        S_world_input=similarity(3.0, R, torch.ones(3, dtype=torch.float64)),
+    )
+    path = write_map(tmp_path / "light.exr", sloping_light())
+    light = known_light(TrainSettings(stages=BOTH, envmap=path), dataset)
+    assert light is not None
+    # A quarter turn from +X to +Y: columns run from -X over +Y to +X.
+    assert torch.allclose(light.radiance, sloping_light().radiance.roll(-8, 1), atol=1e-5)
+
+
+def test_materials_move_towards_the_truth_under_a_known_light() -> None:
+    truth, light = lit_sphere(), sloping_light()
+    backend = rasterizer("cpu", torch.device("cpu"))
+    cameras = [
+        Camera(c.K.float(), c.T_camera_world.float(), c.width, c.height)
+        for c in small_scene(num_cameras=4).cameras
+    ]
+    photos = []
+    with torch.no_grad():
+        for camera in cameras:
+            image = render_scene(truth, camera, SplitSum(light), backend)
+            photos.append(Photo(image.rgb, image.alpha, "linear", 32))
+    # Starts from the wrong albedo.
+    settings = TrainSettings(stages=BOTH, materials=MaterialSettings(steps=30))
+    state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)
+    state = start_materials(state, light, settings)
+    stage = stages_of(replace(settings, steps=1))[1]
+    assert isinstance(stage, MaterialStage)
+    state.step = 1
+    plain = MaterialLossWeights(
+        ssim=0.0, albedo_smooth=0.0, roughness_smooth=0.0, white_light=0.0, light_smooth=0.0
+    )
+    context = MaterialContext(
+        replace(stage, loss=plain), backend, settings.rates, RasterOptions(), KnownLight.of(light)
+    )
+
+    def error() -> float:
+        difference = state.model.material("albedo") - truth.material("albedo")
+        return float(difference.detach().abs().mean())
+
+    first = error()
+    psnrs = [material_step(state, context, cameras[i % 4], photos[i % 4]).psnr for i in range(30)]
+    assert error() < 0.7 * first
+    assert psnrs[-1] > psnrs[0] + 2.0
+    # What the stage does not move takes no gradient.
+    assert all(state.model.params[key].grad is None for key in ("means", "quats", "opacities"))
+
+
+def test_a_view_that_sees_nothing_moves_nothing() -> None:
+    settings = TrainSettings(stages=BOTH, steps=1, materials=MaterialSettings(steps=5))
+    state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)
+    state = start_materials(state, None, settings)
+    state.step = 2
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    backend = rasterizer("cpu", torch.device("cpu"))
+    context = MaterialContext(stage, backend, settings.rates, RasterOptions(), None)
+    T_behind = torch.eye(4)
+    T_behind[2, 3] = -50.0
+    K = torch.tensor([[30.0, 0.0, 12.0], [0.0, 30.0, 10.0], [0.0, 0.0, 1.0]])
+    photo = Photo(torch.zeros(20, 24, 3), torch.zeros(20, 24, 1), "srgb", 8)
+    before = state.model.params["albedo"].detach().clone()
+    report = material_step(state, context, Camera(K, T_behind, 24, 20), photo)
+    assert np.isfinite(report.loss)
+    assert torch.equal(state.model.params["albedo"], before)
+
+
+def test_object_captures_with_alpha_train_materials_too(tmp_path: Path) -> None:
+    write_nerf_synthetic(tmp_path / "capture", small_scene(num_cameras=5), num_test=1)
+    settings = TrainSettings(
+        data=tmp_path / "capture",
+        output=tmp_path / "run",
+        steps=1,
+        init=InitialisationSettings(num_points=60, sh_degree=0),
+        materials=MaterialSettings(steps=2, metal_checks=(0,)),
+    )
+    train(settings)
+    state = load_checkpoint(max((tmp_path / "run" / "checkpoints").glob("*.pt")))["state"]
+    assert all(bool(value.isfinite().all()) for value in state["params"].values())
+    assert bool(state["environment"].isfinite().all())

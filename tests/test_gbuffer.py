@@ -1,0 +1,70 @@
+"""Do the surface buffers hold what the Gaussians are made of?"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from splatir.raster.selection import rasterizer
+from splatir.render.gbuffer import render_gbuffer
+from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.normals import facing_normals
+from tests.captures import small_scene
+from tests.lit_runs import sphere
+
+REFERENCE = rasterizer("reference", torch.device("cpu"))
+CAMERA = small_scene(num_cameras=4).cameras[0].to(dtype=torch.float32)
+
+
+def ball() -> GaussianModel:
+    return sphere(torch.eye(4, dtype=torch.float64), num_splats=300)
+
+
+def test_uniform_materials_come_out_as_they_are_whatever_the_coverage() -> None:
+    model = ball()
+    with torch.no_grad():
+        model.params["albedo"][:] = torch.logit(torch.tensor([0.8, 0.4, 0.1]))
+        model.params["roughness"][:] = torch.logit(torch.tensor(0.3))
+        model.params["metallic"][:] = torch.logit(torch.tensor(0.7))
+        gbuffer = render_gbuffer(model, CAMERA, REFERENCE)
+    covered = gbuffer.covered
+    assert 50 < int(covered.sum()) < covered.numel()
+    albedo = torch.tensor([0.8, 0.4, 0.1]).expand_as(gbuffer.albedo[covered])
+    assert torch.allclose(gbuffer.albedo[covered], albedo, atol=1e-4)
+    assert torch.allclose(gbuffer.roughness[covered], torch.tensor(0.3), atol=1e-4)
+    assert torch.allclose(gbuffer.metallic[covered], torch.tensor(0.7), atol=1e-4)
+    for buffer in (gbuffer.albedo, gbuffer.normals, gbuffer.depth):
+        assert float(buffer[~covered].abs().sum()) == 0.0
+
+
+def test_normals_are_unit_and_face_the_camera() -> None:
+    with torch.no_grad():
+        points = render_gbuffer(ball(), CAMERA, REFERENCE).points()
+    assert torch.allclose(points.normals.norm(dim=-1), torch.ones(len(points.normals)), atol=1e-4)
+    assert float(((points.normals * points.views).sum(-1) > -0.1).float().mean()) > 0.99
+
+
+def test_material_buffers_move_materials_and_no_geometry() -> None:
+    model = ball()
+    gbuffer = render_gbuffer(model, CAMERA, REFERENCE)
+    (gbuffer.albedo.sum() + gbuffer.roughness.sum() + gbuffer.metallic.sum()).backward()
+    assert all(float(model.params[key].grad.abs().sum()) > 0.0 for key in MATERIAL_KEYS)  # type: ignore[union-attr]
+    for key in ("means", "scales", "opacities"):
+        grad = model.params[key].grad
+        assert grad is None or float(grad.abs().sum()) == 0.0
+
+
+def test_normals_turn_towards_either_side() -> None:
+    gaussians = ball().gaussians.detach()
+    for position in (torch.tensor([5.0, 1.0, 2.0]), torch.tensor([-5.0, 0.0, -3.0])):
+        normals = facing_normals(gaussians, position)
+        assert float(((position - gaussians.means) * normals).sum(-1).min()) >= 0.0
+    turned = facing_normals(replace(gaussians, quats=-gaussians.quats), torch.tensor([5.0, 1, 2]))
+    assert torch.allclose(turned, facing_normals(gaussians, torch.tensor([5.0, 1.0, 2.0])))
+
+
+def test_a_model_without_materials_has_no_gbuffer() -> None:
+    model = ball()
+    params = {key: value for key, value in model.params.items() if key not in MATERIAL_KEYS}
+    with pytest.raises(ValueError, match="train the stage 'materials'"):
+        render_gbuffer(GaussianModel(params, model.primitive), CAMERA, REFERENCE)

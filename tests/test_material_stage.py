@@ -21,9 +21,10 @@ from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.deferred import render_scene
 from splatir.scene.camera import Camera
+from splatir.scene.environment_map import rotate_environment
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.initialise import InitialisationSettings
-from splatir.scene.lights import EnvironmentLight, rotate_light
+from splatir.scene.lights import EnvironmentLight
 from splatir.settings import SettingsError
 from splatir.shade.split_sum import SplitSum
 from splatir.storage.checkpoint import load_checkpoint
@@ -122,7 +123,7 @@ def test_a_known_light_stays_as_its_file_says_in_the_world_frame(
     S = finished.S_world_input[:3, :3]
     R = (S / S.det() ** (1.0 / 3.0)).float()
     assert finished.light is not None
-    expected = rotate_light(sloping_light(), R).radiance
+    expected = rotate_environment(sloping_light(), R).radiance
     assert torch.allclose(finished.light.radiance, expected, rtol=1e-5)
     # A resumed run takes the light of its checkpoint: the file may be gone.
     run = stopped_after(small, 4)

@@ -10,8 +10,9 @@ from splatir.data.dataset import Dataset
 from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.spherical_harmonics import SH_DC
+from splatir.scene.environment_map import rotate_environment
 from splatir.scene.gaussians import GaussianModel
-from splatir.scene.lights import EnvironmentLight, rotate_light
+from splatir.scene.lights import EnvironmentLight
 from splatir.storage.environment import read_environment, resize_environment
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import TrainSettings
@@ -60,7 +61,7 @@ def known_light(settings: TrainSettings, dataset: Dataset) -> EnvironmentLight |
         return None
     S = dataset.S_world_input
     R_world_input = S[:3, :3] / similarity_scale(S)
-    return rotate_light(_read_known(settings.envmap), R_world_input.float())
+    return rotate_environment(_read_known(settings.envmap), R_world_input.float())
 
 
 def initial_materials(model: GaussianModel, settings: MaterialSettings) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from splatir.maths.spherical_harmonics import SH_DC
+from splatir.scene.environment_map import rotate_light
 from splatir.scene.lights import (
     DirectionalLight,
     EnvironmentLight,
@@ -20,7 +21,6 @@ from splatir.scene.lights import (
     environment_from_sh,
     environment_radiance,
     flatten_light,
-    rotate_light,
     scale_light,
     texel_solid_angles,
 )

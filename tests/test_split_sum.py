@@ -9,12 +9,20 @@ from torch import Tensor
 
 from splatir.native.build import instruction_sets
 from splatir.native.library import NativeLibrary, available, library, load
-from splatir.scene.lights import EnvironmentLight
-from splatir.shade.brdf import f0
-from splatir.shade.lobe_energy import split_sum_terms
+from splatir.scene.lights import (
+    DirectionalLight,
+    EnvironmentLight,
+    LightSum,
+    PointLight,
+    SphericalHarmonicLight,
+    environment_from_sh,
+)
+from splatir.shade.brdf import ShadingSettings, f0
+from splatir.shade.lobe_energy import disney_albedo, split_sum_terms
 from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.native_split_sum import shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
+from splatir.shade.punctual import shade_punctual
 from splatir.shade.split_sum import SplitSum, shade_torch
 from splatir.shade.surface import Shading, SurfacePoints
 from tests.gradients import assert_grads_agree
@@ -111,18 +119,98 @@ def test_a_smooth_metal_mirrors_the_light() -> None:
     torch.testing.assert_close(got, expected, rtol=0.01, atol=0.0)
 
 
-@pytest.mark.parametrize(("roughness", "metallic"), [(0.15, 1.0), (0.5, 0.0), (0.5, 1.0)])
-def test_split_sum_is_near_monte_carlo(roughness: float, metallic: float) -> None:
-    """Diffuse up to noise; specular up to what the approximation loses under a smooth light."""
+def smooth_light() -> EnvironmentLight:
     rows = torch.linspace(0.0, 1.0, 32, dtype=torch.float64)[:, None]
     columns = torch.linspace(0.0, 6.1, 64, dtype=torch.float64)[None]
     radiance = torch.stack([1.2 + columns.sin() * (3.1 * rows).sin(), 2.0 - rows + 0.0 * columns])
-    light = EnvironmentLight(torch.cat([radiance, radiance[:1]]).movedim(0, -1).contiguous())
+    return EnvironmentLight(torch.cat([radiance, radiance[:1]]).movedim(0, -1).contiguous())
+
+
+VARIANTS = (ShadingSettings(), ShadingSettings("disney"), ShadingSettings("lambert", "correlated"))
+
+
+@pytest.mark.parametrize(
+    ("roughness", "metallic", "settings"),
+    [
+        (0.15, 1.0, VARIANTS[0]),
+        (0.5, 0.0, VARIANTS[0]),
+        (0.5, 0.0, VARIANTS[1]),
+        (0.5, 1.0, VARIANTS[0]),
+    ],
+)
+def test_split_sum_is_near_monte_carlo(
+    roughness: float, metallic: float, settings: ShadingSettings
+) -> None:
+    """Lambert up to noise; the rest up to what the approximation loses under a smooth light."""
+    light = smooth_light()
     points = sphere_points(10, roughness, metallic)
-    fast, exact = SplitSum(light).shade(points), MonteCarlo(light, 512).shade(points)
+    fast = SplitSum(light, settings).shade(points)
+    exact = MonteCarlo(light, 512, settings=settings).shade(points)
     for lobe, tolerance in (("diffuse", 0.02), ("specular", 0.05)):
         got, expected = getattr(fast, lobe), getattr(exact, lobe)
         assert (got - expected).abs().sum() <= tolerance * expected.sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_variants_are_exact_under_white_light_natively_and_in_torch(
+    settings: ShadingSettings, dtype: torch.dtype
+) -> None:
+    points = in_dtype(random_points(40), dtype)
+    shading = SplitSum(EnvironmentLight(torch.ones(4, 8, 3, dtype=dtype)), settings).shade(points)
+    n_dot_v = (points.normals * points.views).sum(-1, keepdim=True)
+    a, b = split_sum_terms(n_dot_v, points.roughness, settings.masking)
+    expected = f0(points.albedo, points.metallic) * a + b
+    torch.testing.assert_close(shading.specular, expected, rtol=2e-5, atol=1e-6)
+    expected = points.albedo * (1.0 - points.metallic)
+    if settings.diffuse == "disney":
+        expected = expected * disney_albedo(n_dot_v, points.roughness)
+    torch.testing.assert_close(shading.diffuse, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_a_sum_of_lights_is_the_sum_of_its_parts() -> None:
+    points = in_dtype(random_points(30), torch.float32)
+    sky = EnvironmentLight(sunny_map(8, 16).float())
+    harmonics = SphericalHarmonicLight(torch.tensor([[2.0] * 3, [0.3] * 3, [0.1] * 3, [0.0] * 3]))
+    sun = DirectionalLight(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([3.0, 2.0, 1.0]))
+    lamp = PointLight(torch.tensor([2.0, 2.0, 2.0]), torch.ones(3))
+    settings = ShadingSettings("disney")
+    shading = SplitSum(LightSum((sky, LightSum((harmonics, sun)), lamp)), settings).shade(points)
+    parts = [
+        SplitSum(sky, settings).shade(points),
+        SplitSum(environment_from_sh(harmonics), settings).shade(points),
+        shade_punctual(points, sun, settings),
+        shade_punctual(points, lamp, settings),
+    ]
+    for lobe in ("diffuse", "specular"):
+        expected = torch.stack([getattr(part, lobe) for part in parts]).sum(0)
+        torch.testing.assert_close(getattr(shading, lobe), expected)
+
+
+def test_no_light_shows_nothing() -> None:
+    points = random_points(3)
+    shading = SplitSum(LightSum(())).shade(points)
+    assert shading.radiance.shape == (3, 3) and not shading.radiance.any()
+
+
+def test_gradients_reach_every_light_of_a_sum() -> None:
+    points = in_dtype(random_points(30), torch.float32)
+    leaves = [
+        torch.ones(4, 8, 3, requires_grad=True),
+        torch.ones(4, 3, requires_grad=True),
+        torch.ones(3, requires_grad=True),
+    ]
+    sun = DirectionalLight(torch.tensor([0.0, 0.0, 1.0]), leaves[2])
+    light = LightSum((EnvironmentLight(leaves[0]), SphericalHarmonicLight(leaves[1]), sun))
+    shading = SplitSum(light).shade(points)
+    assert all(bool(g.any()) for g in torch.autograd.grad(shading.radiance.sum(), leaves))
+
+
+def test_disney_albedo_has_the_gradient_of_its_value() -> None:
+    points = random_points(5)
+    cosine = (points.normals * points.views).sum(-1, keepdim=True).requires_grad_()
+    roughness = points.roughness.clone().requires_grad_()
+    assert torch.autograd.gradcheck(disney_albedo, (cosine, roughness))
 
 
 def test_gradients_in_float64() -> None:

@@ -1,13 +1,21 @@
-"""What does an environment map show in a direction, and how does it look from a turned frame?"""
+"""What does an environment map show in a direction, and how does light look from a turned frame?"""
 
 import math
+from dataclasses import replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.spherical_harmonics import rotate_sh
 from splatir.scene.lights import (
     EnvironmentLight,
+    Light,
+    LightSum,
+    LightT,
+    PointLight,
+    SphericalHarmonicLight,
     environment_directions,
     environment_radiance,
 )
@@ -28,6 +36,35 @@ def sample_environment(
         directions: Unit, in the map's frame.
     """
     return environment_radiance(light.radiance, directions)
+
+
+def rotate_light(light: LightT, R_new_old: Float[Tensor, "3 3"]) -> LightT:
+    """The same light described in a turned frame: what came from d now comes from R d.
+
+    Args:
+        light: Any kind; maps as `rotate_environment` has them.
+        R_new_old: Rotation from the old frame to the new one.
+
+    Raises:
+        ValueError: Not a rotation.
+    """
+    R = R_new_old.detach().double()
+    is_rotation = torch.allclose(R @ R.mT, torch.eye(3).to(R), atol=1e-4) and R.det() > 0.0
+    if not is_rotation:
+        raise ValueError(f"a light is turned by a rotation matrix, got {R.tolist()}.")
+    turned: Light
+    if isinstance(light, LightSum):
+        turned = LightSum(tuple(rotate_light(part, R_new_old) for part in light.lights))
+    elif isinstance(light, EnvironmentLight):
+        turned = rotate_environment(light, R_new_old)
+    elif isinstance(light, SphericalHarmonicLight):
+        rotation = R_new_old.to(light.coefficients)
+        turned = SphericalHarmonicLight(rotate_sh(light.coefficients, rotation))
+    elif isinstance(light, PointLight):
+        turned = replace(light, position=R_new_old.to(light.position) @ light.position)
+    else:
+        turned = replace(light, direction=R_new_old.to(light.direction) @ light.direction)
+    return cast(LightT, turned)
 
 
 def rotate_environment(

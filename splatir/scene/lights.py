@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from splatir.maths.spherical_harmonics import degree_of, evaluate_basis, rotate_sh
+from splatir.maths.spherical_harmonics import degree_of, evaluate_basis
 
 # Squared sine below which a direction is a pole: a ten-thousandth of a texel of a 1k map.
 _POLE = 1e-13
@@ -182,41 +182,6 @@ def flatten_light(light: Light) -> tuple[SimpleLight, ...]:
     if isinstance(light, LightSum):
         return tuple(simple for part in light.lights for simple in flatten_light(part))
     return (light,)
-
-
-def rotate_light(light: LightT, R_to_from: Float[Tensor, "3 3"]) -> LightT:
-    """The same light turned about the origin: what came from direction d now comes from R d.
-
-    A map is resampled bilinearly, which blurs it by up to a texel unless R is a turn about Z by
-    whole texels.
-
-    Args:
-        light: Any kind.
-        R_to_from: Rotation of the world.
-
-    Raises:
-        ValueError: Not a rotation.
-    """
-    R = R_to_from.detach().double()
-    is_rotation = torch.allclose(R @ R.mT, torch.eye(3).to(R), atol=1e-4) and R.det() > 0.0
-    if not is_rotation:
-        raise ValueError(f"a light is turned by a rotation matrix, got {R.tolist()}.")
-    turned: Light
-    if isinstance(light, LightSum):
-        turned = LightSum(tuple(rotate_light(part, R_to_from) for part in light.lights))
-    elif isinstance(light, EnvironmentLight):
-        height, width, _ = light.radiance.shape
-        directions = environment_directions(height, width, light.radiance)
-        sources = directions @ R_to_from.to(directions)
-        turned = EnvironmentLight(environment_radiance(light.radiance, sources))
-    elif isinstance(light, SphericalHarmonicLight):
-        rotation = R_to_from.to(light.coefficients)
-        turned = SphericalHarmonicLight(rotate_sh(light.coefficients, rotation))
-    elif isinstance(light, PointLight):
-        turned = replace(light, position=R_to_from.to(light.position) @ light.position)
-    else:
-        turned = replace(light, direction=R_to_from.to(light.direction) @ light.direction)
-    return cast(LightT, turned)
 
 
 def scale_light(light: LightT, factor: float | Float[Tensor, ""] | Float[Tensor, " 3"]) -> LightT:

@@ -5,7 +5,6 @@ approximation (Karis 2013) and of the white-furnace test alike.
 """
 
 import functools
-import math
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,6 @@ from splatir.shade.brdf import (
     Masking,
     ShadingSettings,
     alpha_from_roughness,
-    disney_factor,
     smith_correlated,
     smith_g1,
 )
@@ -25,6 +23,8 @@ from splatir.shade.brdf import (
 _NODES = 64
 # Midpoints of height and of the half turn that integrate one node.
 _HEIGHTS, _TURNS = 64, 8
+# Cosine-weighted means of (1 - c)^5, c (1 - c)^5 and c^2 (1 - c)^5 over the hemisphere.
+_GRAZING = (1.0 / 21.0, 1.0 / 84.0, 1.0 / 252.0)
 
 
 def split_sum_terms(
@@ -155,16 +155,26 @@ def directional_albedo(
     specular = reflectance * a + b
     if settings.diffuse == "lambert":
         return torch.ones_like(n_dot_v), specular
-    return _disney_albedo(n_dot_v, roughness), specular
+    return disney_albedo(n_dot_v, roughness), specular
 
 
-def _disney_albedo(n_dot_v: Tensor, roughness: Tensor) -> Tensor:
-    """Midpoint rule over the cosine-weighted hemisphere."""
-    steps = _midpoints(64, n_dot_v)
-    u, turn = (grid[:, None] for grid in torch.cartesian_prod(steps, steps).unbind(-1))
-    n_dot_l = (1.0 - u).sqrt()
-    sine = (1.0 - n_dot_v.square()).clamp_min(0.0).sqrt()
-    v_dot_l = n_dot_v * n_dot_l + sine * u.sqrt() * (2.0 * math.pi * turn).cos()
-    v_dot_h = (0.5 * (1.0 + v_dot_l)).clamp_min(0.0).sqrt()
-    n_dot_l = n_dot_l.expand_as(v_dot_h)
-    return math.pi * disney_factor(n_dot_l, n_dot_v, v_dot_h, roughness).mean(0)
+def disney_albedo(
+    n_dot_v: Float[Tensor, "*#batch"], roughness: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*batch"]:
+    """Share of white light that the Disney diffuse lobe of albedo 1 reflects towards the viewer.
+
+    In closed form: v.h occurs squared, 2 (v.h)^2 = 1 + v.l, so that the cosine-weighted mean of
+    `brdf.disney_factor` is a polynomial in n.v and roughness. Differentiable in both.
+
+    Args:
+        n_dot_v: Cosine of normal and view direction, 0 to 1.
+        roughness: Perceptual.
+    """
+    view = (1.0 - n_dot_v) ** 5
+    base = (1.0 - 0.5 * _GRAZING[0]) * (1.0 - 0.5 * view)
+    once = _GRAZING[0] + n_dot_v * _GRAZING[1]
+    once = once + view * (1.0 - _GRAZING[0] + n_dot_v * (2.0 / 3.0 - _GRAZING[1]))
+    squared = n_dot_v.square()
+    twice = _GRAZING[0] + 2.0 * n_dot_v * _GRAZING[1] + squared * _GRAZING[2]
+    twice = view * (twice + 0.5 * (1.0 - squared) * (_GRAZING[0] - _GRAZING[2]))
+    return base + roughness * once + roughness.square() * twice

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from splatir.native.library import NativeLibrary, available, num_threads
 from splatir.native.library import library as default_library
+from splatir.shade.brdf import Masking
 from splatir.shade.lobe_energy import split_sum_table
 from splatir.shade.prefilter import ROUGHNESS_LEVELS, PrefilteredLight
 from splatir.shade.surface import Shading, SurfacePoints
@@ -23,7 +24,10 @@ def can_shade_natively(points: SurfacePoints, light: PrefilteredLight) -> bool:
 
 
 def shade_natively(
-    points: SurfacePoints, light: PrefilteredLight, library: NativeLibrary | None = None
+    points: SurfacePoints,
+    light: PrefilteredLight,
+    library: NativeLibrary | None = None,
+    masking: Masking = "separable",
 ) -> Shading:
     """`shade.split_sum.shade_torch` in one pass over the points, and one for the gradients.
 
@@ -34,11 +38,12 @@ def shade_natively(
         points: float32 on the CPU; views are constants.
         light: As well.
         library: Build of the kernels; the best one by default.
+        masking: Smith variant of the specular lobe.
 
     Raises:
         MemoryError: Memory for the gradients to the light does not suffice.
     """
-    views, table = points.views.detach().contiguous(), split_sum_table(points.normals)
+    views, table = points.views.detach().contiguous(), split_sum_table(points.normals, masking)
     constants = _Constants(views, table, library or default_library())
     diffuse, specular = _SplitSum.apply(
         *_materials(points), points.normals, light.specular, light.irradiance, constants

@@ -3,7 +3,8 @@
 Split-sum approximation, Karis 2013: specular = (F0 A + B) PF(R', roughness), where PF is the light
 convolved with a GGX lobe around R' and A, B integrate the BRDF under white light. R' leans from the
 mirror direction to the normal as rough lobes do (Lagarde and de Rousiers 2014, 4.9.3). The Lambert
-part is exact: albedo (1 - metallic) E(n) / pi.
+part is exact: albedo (1 - metallic) E(n) / pi. The Disney lobe is that times what it reflects of
+white light, exact under a uniform light alone.
 """
 
 import math
@@ -13,24 +14,48 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.safe import safe_normalise
-from splatir.scene.lights import EnvironmentLight
-from splatir.shade.brdf import f0
-from splatir.shade.lobe_energy import split_sum_terms
+from splatir.scene.lights import (
+    DirectionalLight,
+    Light,
+    PointLight,
+    SphericalHarmonicLight,
+    environment_from_sh,
+    flatten_light,
+)
+from splatir.shade.brdf import Masking, ShadingSettings, f0
+from splatir.shade.lobe_energy import disney_albedo, split_sum_terms
 from splatir.shade.native_split_sum import can_shade_natively, shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
+from splatir.shade.punctual import shade_punctual
 from splatir.shade.surface import Shading, SurfacePoints
+
+_MIN_COSINE = 1e-4
 
 
 class SplitSum:
-    """Split-sum shading under an environment light; no visibility."""
+    """Split-sum shading under any light, a `Shader`; no visibility.
 
-    def __init__(self, light: EnvironmentLight) -> None:
+    Environment maps and spherical harmonics are prefiltered, point and directional lights are
+    exact, the parts of a sum are added.
+    """
+
+    def __init__(self, light: Light, settings: ShadingSettings = ShadingSettings()) -> None:
         """Prefilter the light.
 
         Args:
-            light: Differentiable through its map.
+            light: Any kind; differentiable through its tensors.
+            settings: Variants of the BRDF.
         """
-        self._light = prefilter(light)
+        self._settings = settings
+        self._environments: list[PrefilteredLight] = []
+        self._punctual: list[PointLight | DirectionalLight] = []
+        for simple in flatten_light(light):
+            if isinstance(simple, PointLight | DirectionalLight):
+                self._punctual.append(simple)
+                continue
+            if isinstance(simple, SphericalHarmonicLight):
+                simple = environment_from_sh(simple)
+            self._environments.append(prefilter(simple))
 
     def shade(self, points: SurfacePoints) -> Shading:
         """Reflected radiance of points; differentiable in them and in the light.
@@ -40,25 +65,48 @@ class SplitSum:
         Args:
             points: Surface.
         """
-        if can_shade_natively(points, self._light):
-            return shade_natively(points, self._light)
-        return shade_torch(points, self._light)
+        parts = [self._shade_environment(points, light) for light in self._environments]
+        parts += [shade_punctual(points, light, self._settings) for light in self._punctual]
+        if not parts:
+            return Shading(torch.zeros_like(points.albedo), torch.zeros_like(points.albedo))
+        total = parts[0]
+        for part in parts[1:]:
+            total = Shading(total.diffuse + part.diffuse, total.specular + part.specular)
+        return total
+
+    def _shade_environment(self, points: SurfacePoints, light: PrefilteredLight) -> Shading:
+        masking = self._settings.masking
+        if can_shade_natively(points, light):
+            shading = shade_natively(points, light, masking=masking)
+        else:
+            shading = shade_torch(points, light, masking)
+        if self._settings.diffuse == "lambert":
+            return shading
+        factor = disney_albedo(_cosine_of_view(points), points.roughness)
+        return Shading(shading.diffuse * factor, shading.specular)
 
 
-def shade_torch(points: SurfacePoints, light: PrefilteredLight) -> Shading:
-    """`SplitSum.shade` in plain torch: any device and floating dtype, the reference.
+def shade_torch(
+    points: SurfacePoints, light: PrefilteredLight, masking: Masking = "separable"
+) -> Shading:
+    """Lambert and specular lobes in plain torch: any device and floating dtype, the reference.
 
     Args:
         points: Surface.
         light: Prefiltered.
+        masking: Smith variant of the specular lobe.
     """
-    n_dot_v = (points.normals * points.views).sum(-1, keepdim=True).clamp(1e-4, 1.0)
+    n_dot_v = _cosine_of_view(points)
     irradiance = light.irradiance_at(points.normals)
     diffuse = points.albedo * (1.0 - points.metallic) * irradiance / math.pi
-    a, b = split_sum_terms(n_dot_v, points.roughness)
+    a, b = split_sum_terms(n_dot_v, points.roughness, masking)
     prefiltered = light.specular_at(_dominant_direction(points, n_dot_v), points.roughness)
     specular = (f0(points.albedo, points.metallic) * a + b) * prefiltered
     return Shading(diffuse, specular)
+
+
+def _cosine_of_view(points: SurfacePoints) -> Float[Tensor, "p 1"]:
+    return (points.normals * points.views).sum(-1, keepdim=True).clamp(_MIN_COSINE, 1.0)
 
 
 def _dominant_direction(

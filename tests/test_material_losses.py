@@ -1,12 +1,13 @@
 """The terms of the materials stage: values, what they must not depend on, gradients."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from splatir.maths.colour import srgb_from_linear
+from splatir.maths.colour import srgb_from_hdr, srgb_from_linear
 from splatir.maths.safe import safe_normalise
 from splatir.optim.losses import Target
 from splatir.optim.material_losses import (
@@ -66,6 +67,30 @@ def test_display_colour_is_srgb_up_to_white_and_keeps_a_slope_above() -> None:
 def test_display_colour_has_the_gradient_of_its_values() -> None:
     linear = torch.tensor([[0.002, 0.2, 0.9], [1.1, 2.0, 0.5]], dtype=torch.float64)
     assert torch.autograd.gradcheck(display_colour, linear.requires_grad_())
+
+
+def test_the_hdr_curve_goes_on_above_white_without_a_kink_in_equal_steps_for_equal_ratios() -> None:
+    linear = torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64)
+    assert torch.allclose(srgb_from_hdr(linear), srgb_from_linear(linear))
+    bright = srgb_from_hdr(torch.tensor([2.0, 20.0, 200.0], dtype=torch.float64))
+    assert torch.allclose(bright.diff(), bright.diff()[0].expand(2))
+    assert srgb_from_hdr(torch.tensor(1000.0)).item() == pytest.approx(4.036, abs=1e-3)
+    around = torch.tensor([1.0 - 1e-6, 1.0, 1.0 + 1e-6], dtype=torch.float64)
+    slopes = srgb_from_hdr(around).diff() / 1e-6
+    assert torch.allclose(slopes, slopes[0].expand(2), rtol=1e-5)
+    points = torch.tensor([0.002, 0.2, 1.1, 300.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(srgb_from_hdr, points)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "is_linear", "expected"),
+    [("auto", True, True), ("auto", False, False), ("ldr", True, False), ("hdr", False, True)],
+)
+def test_which_photos_are_compared_above_white(
+    photometric: Literal["auto", "ldr", "hdr"], is_linear: bool, expected: bool
+) -> None:
+    weights = MaterialLossWeights(photometric=photometric)
+    assert weights.compares_as_hdr(is_linear) is expected
 
 
 def test_display_colour_of_black_has_a_finite_gradient() -> None:

@@ -39,6 +39,7 @@ from splatir.train.state import TrainState, check_contents
 from tests.captures import small_scene, write_colmap, write_nerf_synthetic
 from tests.faults import the_error
 from tests.lit_runs import sloping_light, sphere
+from tests.scenes import axis_camera
 from tests.test_train import assert_same, final_state
 
 BOTH: tuple[Literal["radiance"], Literal["materials"]] = ("radiance", "materials")
@@ -298,6 +299,40 @@ def test_materials_move_towards_the_truth_under_a_known_light() -> None:
     assert psnrs[-1] > psnrs[0] + 2.0
     # What the stage does not move takes no gradient.
     assert all(state.model.params[key].grad is None for key in ("means", "quats", "opacities"))
+
+
+@pytest.mark.parametrize(("photometric", "is_found"), [("auto", True), ("ldr", False)])
+def test_only_hdr_comparison_finds_a_light_that_overexposes(
+    photometric: Literal["auto", "ldr"], is_found: bool
+) -> None:
+    """Every channel of the linear photo is above white, which a clipped photo does not tell."""
+    backend = rasterizer("cpu", torch.device("cpu"))
+    camera = axis_camera(24, 20)
+    truth, bright = lit_sphere(), EnvironmentLight(torch.full((8, 16, 3), 30.0))
+    truth.params["means"].data[:, 2] += 3.0
+    with torch.no_grad():
+        image = render_scene(truth, camera, SplitSum(bright), backend)
+    photo = Photo(image.rgb, image.alpha, "linear", 32)
+    settings = TrainSettings(
+        stages=BOTH, steps=1, rates=LearningRates(environment=0.3),
+        materials=MaterialSettings(steps=30, environment_height=8),
+        material_loss=MaterialLossWeights(photometric=photometric),
+    )  # fmt: skip
+    state = TrainState.start(truth, False, settings.rates, 1.0)
+    state = start_materials(state, None, settings)
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    state.step = 1
+    context = MaterialContext(stage, backend, settings.rates, RasterOptions(), None)
+    for _ in range(30):
+        material_step(state, context, camera, photo)
+    with torch.no_grad():
+        found = render_scene(
+            state.model, camera, SplitSum(EnvironmentLight(state.radiance)), backend
+        )
+    inside = image.alpha[..., 0] > 0.9
+    ratio = float(found.rgb[inside].mean() / image.rgb[inside].mean())
+    assert (0.8 < ratio < 1.25) is is_found
 
 
 def test_a_view_that_sees_nothing_moves_nothing() -> None:

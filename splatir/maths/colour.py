@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Slope of the sRGB curve at white.
+_WHITE_SLOPE = 1.055 / 2.4
+
 
 def linear_from_srgb(srgb: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Decode sRGB to linear Rec. 709.
@@ -19,3 +22,16 @@ def srgb_from_linear(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]
     """Encode linear Rec. 709 as sRGB; not clipped, so the inverse of `linear_from_srgb`."""
     power = 1.055 * linear.clamp_min(0.0031308) ** (1.0 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, linear * 12.92, power)
+
+
+def srgb_from_hdr(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """sRGB up to white, and its tangent in the logarithm above: 1 + 1.055 / 2.4 ln x.
+
+    Continuous with its slope. Above white equal ratios are equal steps, so that the sun does not
+    outweigh the rest: 10 times white is 2.01, 1000 times 4.04.
+
+    Args:
+        linear: Linear Rec. 709; 1 is white.
+    """
+    above = _WHITE_SLOPE * linear.clamp_min(1.0).log()
+    return srgb_from_linear(linear.clamp_max(1.0)) + above

@@ -56,10 +56,12 @@ class Target:
     Attributes:
         rgb_srgb: Photo composited over the same background as the image.
         alpha: Object coverage, or None where the photo has none.
+        is_hdr: Whether `rgb_srgb` goes on above white, by `colour.srgb_from_hdr`, not clipped.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
     alpha: Float[Tensor, "height width 1"] | None
+    is_hdr: bool = False
 
 
 def radiance_losses(

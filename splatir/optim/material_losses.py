@@ -1,12 +1,13 @@
 """What the shaded picture is trained to minimise: the photo, and priors on materials and light."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.maths.colour import srgb_from_linear
+from splatir.maths.colour import srgb_from_hdr, srgb_from_linear
 from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.photometric import photometric_loss
@@ -24,6 +25,9 @@ class MaterialLossWeights(Settings):
     """Weights of the terms of the materials stage; a term of weight 0 is not computed.
 
     Attributes:
+        photometric: How pictures are compared: "ldr" in sRGB clipped at white, "hdr" on a curve
+            that goes on above white in the logarithm; "auto" is "hdr" for linear photos (.exr,
+            .hdr). Linear photos should have white near 1.
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
         albedo_smooth: Total variation of albedo where the photo has no edge.
         roughness_smooth: Likewise of roughness and metallic.
@@ -32,6 +36,7 @@ class MaterialLossWeights(Settings):
         light_smooth: Squared differences of log light between neighbouring texels.
     """
 
+    photometric: Literal["auto", "ldr", "hdr"] = "auto"
     ssim: float = 0.2
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
@@ -49,9 +54,22 @@ class MaterialLossWeights(Settings):
         names = "albedo_smooth roughness_smooth metallic white_light light_smooth"
         check_range(self, names, 0, group="material_loss")
 
+    def compares_as_hdr(self, is_linear: bool) -> bool:
+        """Whether photos are compared above white, given whether they are linear."""
+        return self.photometric == "hdr" or (self.photometric == "auto" and is_linear)
 
-def display_colour(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """sRGB of linear radiance, clipped at white but for a slight slope that keeps a gradient."""
+
+def display_colour(
+    linear: Float[Tensor, "*batch 3"], is_hdr: bool = False
+) -> Float[Tensor, "*batch 3"]:
+    """sRGB of linear radiance, clipped at white but for a slight slope that keeps a gradient.
+
+    Args:
+        linear: Radiance.
+        is_hdr: Go on above white by `srgb_from_hdr` instead.
+    """
+    if is_hdr:
+        return srgb_from_hdr(linear)
     return srgb_from_linear(linear.clamp(0.0, 1.0)) + _CLIPPED_SLOPE * (linear - 1.0).clamp_min(0.0)
 
 
@@ -71,7 +89,7 @@ def material_losses(
         learned_light: Light that the priors are for; None where it is known.
         weights: Weights of the terms.
     """
-    shown = torch.lerp(background_srgb, display_colour(image.rgb), image.alpha)
+    shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
     terms.update(material_priors(image.gbuffer, target.rgb_srgb, weights))
     if learned_light is not None:

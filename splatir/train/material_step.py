@@ -79,7 +79,8 @@ def material_step(
     background = torch.ones(3, device=state.model.means.device)
     if state.background is not None:
         background = state.background.detach()
-    target = make_target(photo, background)
+    is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
+    target = make_target(photo, background, is_hdr)
     if context.known_light is not None:
         light, shader = context.known_light.light, context.known_light.shader
     else:
@@ -98,7 +99,7 @@ def material_step(
         correct_scale(state.model, state.log_radiance, stage.settings.brightest)
     state.step += 1
     with torch.no_grad():
-        shown = torch.lerp(background, display_colour(image.rgb), image.alpha)
+        shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     return StepReport(
         loss,
         {name: float(term.detach()) for name, term in terms.items()},

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from splatir.data.images import Photo
+from splatir.maths.colour import srgb_from_hdr
 from splatir.optim.densification import (
     GradientStatistics,
     Refinement,
@@ -132,18 +133,21 @@ def take_step(state: TrainState, terms: dict[str, Tensor]) -> float:
     return float(loss.detach())
 
 
-def make_target(photo: Photo, background_srgb: Tensor) -> Target:
+def make_target(photo: Photo, background_srgb: Tensor, is_hdr: bool = False) -> Target:
     """The photo as the splat should look over a background: sRGB, straight alpha, clipped.
 
     Args:
         photo: Pixels; linear ones are encoded.
         background_srgb: [3], sRGB.
+        is_hdr: Encode linear pixels by `srgb_from_hdr`, which does not clip.
     """
-    rgb = photo.rgb_srgb.to(background_srgb.device)
+    goes_on = is_hdr and photo.encoding == "linear"
+    rgb = srgb_from_hdr(photo.rgb.clamp_min(0.0)) if goes_on else photo.rgb_srgb
+    rgb = rgb.to(background_srgb.device)
     if photo.alpha is None:
-        return Target(rgb, None)
+        return Target(rgb, None, is_hdr)
     alpha = photo.alpha.to(background_srgb.device)
-    return Target(torch.lerp(background_srgb.expand_as(rgb), rgb, alpha), alpha)
+    return Target(torch.lerp(background_srgb.expand_as(rgb), rgb, alpha), alpha, is_hdr)
 
 
 def _background(state: TrainState, context: StepContext) -> Tensor:
@@ -199,6 +203,6 @@ def _densify(
 
 
 def psnr_of(image: Tensor, target: Tensor) -> float:
-    """PSNR of two pictures with data range 1, dB."""
-    error = float((image - target).square().mean())
+    """PSNR of two pictures clipped at white, dB."""
+    error = float((image.clamp(0.0, 1.0) - target.clamp(0.0, 1.0)).square().mean())
     return -10.0 * float(torch.tensor(max(error, 1e-10)).log10())

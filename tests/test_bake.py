@@ -13,7 +13,7 @@ from splatir.maths.rotations import quat_from_normal, rotation_from_quat
 from splatir.raster.selection import rasterizer
 from splatir.render.bake import bake_radiance
 from splatir.render.deferred import render_scene
-from splatir.render.orientation import orient_outwards
+from splatir.transport.orientation import orient_outwards
 from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel, Primitive

@@ -12,7 +12,7 @@ from splatir.data.recognise import read_dataset
 from splatir.maths.frames import invert_similarity
 from splatir.raster.selection import rasterizer
 from splatir.render.bake import bake_radiance
-from splatir.render.orientation import orient_outwards, surrounding_cameras
+from splatir.transport.orientation import orient_outwards, surrounding_cameras
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
 from splatir.scene.lights import EnvironmentLight

@@ -10,13 +10,12 @@ from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterBackend, RasterOptions
-from splatir.render.deferred import shade_gbuffer
+from splatir.render.deferred import Lighting, render_scene
 from splatir.render.gbuffer import MIN_COVERAGE, GBuffer, render_gbuffer
 from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.normals import facing_normals
-from splatir.shade.surface import Shader
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ViewBuffers:
 def shaded_buffers(
     model: GaussianModel,
     camera: Camera,
-    shader: Shader,
+    lighting: Lighting,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
 ) -> ViewBuffers:
@@ -65,15 +64,15 @@ def shaded_buffers(
     Args:
         model: Gaussians with materials, on the camera's device.
         camera: View.
-        shader: Method, with its light.
+        lighting: Shader, or these Gaussians under a light.
         rasterizer: Backend.
         options: Culling and antialiasing.
 
     Raises:
         ValueError: The model has no materials.
     """
-    gbuffer = render_gbuffer(model, camera, rasterizer, options)
-    return _with_materials(shade_gbuffer(gbuffer, shader).rgb, gbuffer)
+    image = render_scene(model, camera, lighting, rasterizer, options)
+    return _with_materials(image.rgb, image.gbuffer)
 
 
 @torch.no_grad()

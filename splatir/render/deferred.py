@@ -11,6 +11,10 @@ from splatir.render.gbuffer import GBuffer, render_gbuffer
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.shade.surface import Shader
+from splatir.transport.lit import LitGaussians
+
+# Shading alone, or with shadows and light from other Gaussians.
+Lighting = Shader | LitGaussians
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,18 @@ class RenderOutput:
         return self.gbuffer.alpha
 
 
-def shade_gbuffer(gbuffer: GBuffer, shader: Shader) -> RenderOutput:
+def shade_gbuffer(gbuffer: GBuffer, lighting: Lighting) -> RenderOutput:
     """Shade the covered pixels of a G-buffer.
 
     Args:
-        gbuffer: Of a view.
-        shader: Method, with its light.
+        gbuffer: Of a view; with the channels of the lit Gaussians, if that is the lighting.
+        lighting: Shader or lit Gaussians.
     """
-    shading = shader.shade(gbuffer.points())
+    if isinstance(lighting, LitGaussians):
+        assert gbuffer.channels is not None
+        shading = lighting.shade(gbuffer.points(), gbuffer.at_covered(gbuffer.channels))
+    else:
+        shading = lighting.shade(gbuffer.points())
     pixels = torch.zeros_like(gbuffer.albedo).flatten(0, 1)
     diffuse, specular = (
         pixels.index_copy(0, gbuffer.covered_indices, lobe).view_as(gbuffer.albedo)
@@ -54,7 +62,7 @@ def shade_gbuffer(gbuffer: GBuffer, shader: Shader) -> RenderOutput:
 def render_scene(
     model: GaussianModel,
     camera: Camera,
-    shader: Shader,
+    lighting: Lighting,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
 ) -> RenderOutput:
@@ -63,11 +71,15 @@ def render_scene(
     Args:
         model: Gaussians with materials, on the camera's device.
         camera: View.
-        shader: Method, with its light.
+        lighting: Shader, or these Gaussians under a light.
         rasterizer: Backend.
         options: Culling and antialiasing.
 
     Raises:
         ValueError: The model has no materials.
     """
-    return shade_gbuffer(render_gbuffer(model, camera, rasterizer, options), shader)
+    channels = None
+    if isinstance(lighting, LitGaussians):
+        channels = lighting.channels(camera.position_world.to(model.means))
+    gbuffer = render_gbuffer(model, camera, rasterizer, options, channels)
+    return shade_gbuffer(gbuffer, lighting)

@@ -30,6 +30,7 @@ class GBuffer:
         normals: Unit, world frame, facing the camera.
         depth: Camera z, scene units: mean over the splats' centres, by their share of the pixel.
         camera: The view.
+        channels: Further features of the Gaussians, or None.
     """
 
     alpha: Float[Tensor, "height width 1"]
@@ -39,6 +40,7 @@ class GBuffer:
     normals: Float[Tensor, "height width 3"]
     depth: Float[Tensor, "height width 1"]
     camera: Camera
+    channels: Float[Tensor, "height width c"] | None = None
 
     @property
     def covered(self) -> Bool[Tensor, "height width"]:
@@ -56,13 +58,13 @@ class GBuffer:
         T = self.camera.T_world_camera.to(self.depth)
         return (camera_rays(self.camera).to(self.depth) * self.depth) @ T[:3, :3].mT + T[:3, 3]
 
+    def at_covered(self, buffer: Float[Tensor, "height width c"]) -> Float[Tensor, "p c"]:
+        """Values of a buffer at the covered pixels, in row order."""
+        return buffer.flatten(0, 1).index_select(0, self.covered_indices)
+
     def points(self) -> SurfacePoints:
         """The covered pixels as points to shade, in row order."""
-        indices = self.covered_indices
-
-        def covered(buffer: Tensor) -> Tensor:
-            return buffer.flatten(0, 1).index_select(0, indices)
-
+        covered = self.at_covered
         T = self.camera.T_world_camera.to(self.depth)
         rays = covered(camera_rays(self.camera).to(self.depth)) @ T[:3, :3].mT
         return SurfacePoints(
@@ -80,6 +82,7 @@ def render_gbuffer(
     camera: Camera,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
+    channels: Float[Tensor, "n c"] | None = None,
 ) -> GBuffer:
     """Composite materials, normals and centre depths of a model.
 
@@ -92,6 +95,7 @@ def render_gbuffer(
         camera: View.
         rasterizer: Backend.
         options: Culling and antialiasing.
+        channels: Further features to composite likewise.
 
     Raises:
         ValueError: The model has no materials.
@@ -106,6 +110,7 @@ def render_gbuffer(
             model.material("metallic")[:, None],
             facing_normals(model.gaussians, camera.position_world.to(gaussians.means)),
             centre_depths[:, None],
+            *([] if channels is None else [channels]),
         ],
         dim=-1,
     )
@@ -113,5 +118,16 @@ def render_gbuffer(
     alpha = raster.alpha.detach()
     per_coverage = (alpha > MIN_COVERAGE) / alpha.clamp_min(MIN_COVERAGE)
     straight = raster.features * per_coverage
-    albedo, roughness, metallic, normals, depth = straight.split([3, 1, 1, 3, 1], dim=-1)
-    return GBuffer(alpha, albedo, roughness, metallic, safe_normalise(normals), depth, camera)
+    albedo, roughness, metallic, normals, depth, further = straight.split(
+        [3, 1, 1, 3, 1, straight.shape[-1] - 9], dim=-1
+    )
+    return GBuffer(
+        alpha,
+        albedo,
+        roughness,
+        metallic,
+        safe_normalise(normals),
+        depth,
+        camera,
+        None if channels is None else further,
+    )

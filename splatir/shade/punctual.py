@@ -1,5 +1,8 @@
 """What does a surface reflect of a light that comes from one direction?"""
 
+from jaxtyping import Float
+from torch import Tensor
+
 from splatir.maths.safe import safe_normalise
 from splatir.scene.lights import DirectionalLight, PointLight
 from splatir.shade.brdf import ShadingSettings, evaluate
@@ -21,12 +24,33 @@ def shade_punctual(
         light: Differentiable in its tensors.
         settings: Variants of the BRDF.
     """
-    if isinstance(light, PointLight):
-        towards = light.position - points.positions
-        squared = towards.square().sum(-1, keepdim=True).clamp_min(_MIN_SQUARED_DISTANCE)
-        directions, irradiance = safe_normalise(towards), light.intensity / squared
-    else:
-        directions = light.direction.expand_as(points.normals)
-        irradiance = light.irradiance.expand_as(points.normals)
+    directions, irradiance = _arriving(points.positions, light)
     diffuse, specular = evaluate(points, directions, settings)
     return Shading(diffuse * irradiance, specular * irradiance)
+
+
+def punctual_irradiance(
+    positions: Float[Tensor, "p 3"],
+    normals: Float[Tensor, "p 3"],
+    light: PointLight | DirectionalLight,
+) -> Float[Tensor, "p 3"]:
+    """Irradiance of surfaces under a point or directional light, without shadows.
+
+    Args:
+        positions: Scene units.
+        normals: Unit.
+        light: World frame.
+    """
+    directions, irradiance = _arriving(positions, light)
+    return (directions * normals).sum(-1, keepdim=True).clamp_min(0.0) * irradiance
+
+
+def _arriving(
+    positions: Float[Tensor, "p 3"], light: PointLight | DirectionalLight
+) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"]]:
+    """Unit directions towards a light, and irradiance of surfaces that face it."""
+    if isinstance(light, PointLight):
+        towards = light.position - positions
+        squared = towards.square().sum(-1, keepdim=True).clamp_min(_MIN_SQUARED_DISTANCE)
+        return safe_normalise(towards), light.intensity / squared
+    return light.direction.expand_as(positions), light.irradiance.expand_as(positions)

@@ -74,6 +74,17 @@ class SplitSum:
             total = Shading(total.diffuse + part.diffuse, total.specular + part.specular)
         return total
 
+    def irradiance(self, normals: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
+        """Irradiance of surfaces from the environments alone; differentiable in the light.
+
+        Args:
+            normals: Unit.
+        """
+        total = torch.zeros_like(normals)
+        for light in self._environments:
+            total = total + light.irradiance_at(normals)
+        return total
+
     def _shade_environment(self, points: SurfacePoints, light: PrefilteredLight) -> Shading:
         masking = self._settings.masking
         if can_shade_natively(points, light):

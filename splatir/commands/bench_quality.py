@@ -126,6 +126,7 @@ def score_against_truth(
         finished.background_srgb,
         rasterizer(settings.backend, device),
         settings.uses_antialiasing,
+        finished.transport(),
     )
     scores, scales = score_surfaces(scene, finished.S_world_input, truth)
     if finished.model.has_materials and truth.lights:

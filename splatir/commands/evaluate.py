@@ -98,6 +98,7 @@ def evaluate_run(
         finished.background_srgb,
         rasterizer(settings.backend, device),
         settings.uses_antialiasing,
+        finished.transport(),
     )
     judge = Judge(scene, None if isinstance(lpips, Unavailable) else lpips)
     budget = int(settings.photo_memory_gb * 1e9)

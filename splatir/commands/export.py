@@ -12,12 +12,11 @@ from splatir.data.recognise import read_dataset
 from splatir.maths.frames import invert_similarity
 from splatir.raster.selection import rasterizer
 from splatir.render.bake import bake_radiance
-from splatir.transport.orientation import orient_outwards, surrounding_cameras
+from splatir.render.relighting import lighting_for
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import Settings, check_range
-from splatir.shade.split_sum import SplitSum
 from splatir.storage.relightable import (
     RelightableMetadata,
     companion_files,
@@ -26,6 +25,7 @@ from splatir.storage.relightable import (
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.run_folder import RunFolder
 from splatir.train.session import pick_device
+from splatir.transport.orientation import orient_outwards, surrounding_cameras
 
 _LOST = {
     ".ply": "viewers show the radiance and ignore materials; sharp highlights are smoothed",
@@ -139,8 +139,9 @@ def _export_baked(settings: ExportSettings, root: Path, envmap: Path) -> None:
         )
     light = world_environment(envmap, finished.S_world_input, settings.upright, settings.rotate)
     radiance = light.radiance.to(finished.model.means) * 2.0**settings.exposure
-    shader = SplitSum(EnvironmentLight(radiance))
-    baked = bake_radiance(_oriented(finished), shader)
+    finished = replace(finished, model=_oriented(finished))
+    lighting = lighting_for(finished.model, EnvironmentLight(radiance), finished.transport())
+    baked = bake_radiance(finished.model, lighting)
     path = settings.output
     if path is None:
         path = finished.folder.export / f"relit_{envmap.stem}.ply"

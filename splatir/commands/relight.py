@@ -19,7 +19,7 @@ from splatir.maths.frames import similarity_scale
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import ViewBuffers, shaded_buffers
-from splatir.render.relighting import Quality, environment_background, shader_for
+from splatir.render.relighting import Quality, environment_background, lighting_for
 from splatir.render.tone import ToneCurve, display_srgb
 from splatir.scene.camera import Camera
 from splatir.scene.edits import edited_model, parse_edit
@@ -52,7 +52,8 @@ class RelightSettings(Settings):
         tone: From linear to display: "srgb" clips, the others compress highlights.
         background: Behind the scene: transparent frames, white or the environment; "auto" is
             transparent for frames and white for videos. npz is always transparent.
-        quality: "fast" is split-sum shading, "reference" Monte Carlo.
+        transport: Shadows and light from surface to surface, where the run was trained with them.
+        quality: "fast" is split-sum shading with baked transport, "reference" Monte Carlo.
         samples: Directions per pixel of the reference.
         set: Materials to change: roughness=0.2 metallic=1 albedo=r,g,b (linear).
         tint: Colour r,g,b (linear) that albedo is multiplied by.
@@ -69,6 +70,7 @@ class RelightSettings(Settings):
     exposure: float = 0.0
     tone: ToneCurve = "srgb"
     background: Literal["auto", "transparent", "white", "environment"] = "auto"
+    transport: bool = True
     quality: Quality = "fast"
     samples: int = 256
     set: tuple[str, ...] = ()
@@ -131,13 +133,14 @@ def run(settings: RelightSettings) -> None:
     frames = plan_frames(
         finished, settings.view, finished.folder.root / "relight" / _light_name(settings)
     )
-    shader = shader_for(light.all, settings.quality, settings.samples)
+    transport = finished.transport() if settings.transport else None
+    lighting = lighting_for(model, light.all, transport, settings.quality, settings.samples)
     backend = rasterizer(finished.settings.backend, device)
     options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
     gain = 2.0**settings.exposure
 
     def render(camera: Camera) -> ViewBuffers:
-        found = shaded_buffers(model, camera.to(device), shader, backend, options)
+        found = shaded_buffers(model, camera.to(device), lighting, backend, options)
         return replace(found, rgb=found.rgb * gain)
 
     def behind(camera: Camera) -> Float[Tensor, "*size 3"] | None:
@@ -148,7 +151,7 @@ def run(settings: RelightSettings) -> None:
         return environment_background(light.environment, camera.to(device)) * gain
 
     _write(frames, settings.tone, render, behind)
-    _report(settings, finished, frames, device)
+    _report(settings, frames, device, transport is not None)
 
 
 def _write(
@@ -218,11 +221,12 @@ def _light_name(settings: RelightSettings) -> str:
 
 
 def _report(
-    settings: RelightSettings, finished: FinishedRun, frames: Frames, device: torch.device
+    settings: RelightSettings, frames: Frames, device: torch.device, has_shadows: bool
 ) -> None:
     light = settings.envmap or ("--light" if settings.light else "the run's recovered light")
     print(f"frames   {describe(frames, device)}")
-    print(f"light    {light}, {settings.quality} shading without shadows")
+    shadows = "shadows and interreflection" if has_shadows else "no shadows"
+    print(f"light    {light}, {settings.quality} shading, {shadows}")
     root = shlex.quote(str(settings.run))
     print("\nnext:")
     if settings.view.path is None:

@@ -21,9 +21,9 @@ from splatir.maths.frames import invert_similarity
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import ViewBuffers, radiance_buffers, shaded_buffers
+from splatir.render.relighting import lighting_for
 from splatir.scene.camera import Camera
 from splatir.settings import Settings
-from splatir.shade.split_sum import SplitSum
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
 
@@ -93,16 +93,16 @@ def _renderer(
     backend = rasterizer(finished.settings.backend, device)
     options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
     S_input_world = invert_similarity(finished.S_world_input)
-    shader = None
+    lighting = None
     if finished.model.has_materials and finished.light is not None and not wants_radiance:
-        shader = SplitSum(finished.light)
+        lighting = lighting_for(finished.model, finished.light, finished.transport())
 
     def render(camera: Camera) -> ViewBuffers:
         camera = camera.to(device)
-        if shader is None:
+        if lighting is None:
             found = radiance_buffers(finished.model, camera, backend, options)
         else:
-            found = shaded_buffers(finished.model, camera, shader, backend, options)
+            found = shaded_buffers(finished.model, camera, lighting, backend, options)
         return found.in_frame(S_input_world)
 
     return render

@@ -13,10 +13,10 @@ from splatir.data.images import Photo
 from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
 from splatir.render.buffers import ViewBuffers, shaded_buffers
+from splatir.render.deferred import Lighting
 from splatir.render.radiance import render_radiance
 from splatir.render.tone import composite_srgb, display_srgb
 from splatir.scene.gaussians import GaussianModel
-from splatir.shade.surface import Shader
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def shade_view(
     model: GaussianModel,
     view: View,
     photo: Photo,
-    shader: Shader,
+    lighting: Lighting,
     rasterizer: RasterBackend,
     background_srgb: Float[Tensor, " 3"] | None,
     options: RasterOptions = RasterOptions(),
@@ -151,7 +151,7 @@ def shade_view(
         model: Gaussians with materials.
         view: Camera.
         photo: Pixels.
-        shader: Method, with the recovered light.
+        lighting: Shader, or these Gaussians, under the recovered light.
         rasterizer: Backend.
         background_srgb: Behind views whose photo has no alpha; None is black.
         options: As in training.
@@ -160,7 +160,7 @@ def shade_view(
         ValueError: The model has no materials.
     """
     camera = view.camera.to(model.means.device)
-    buffers = shaded_buffers(model, camera, shader, rasterizer, options)
+    buffers = shaded_buffers(model, camera, lighting, rasterizer, options)
     background = torch.zeros(3) if background_srgb is None else background_srgb
     if photo.alpha is not None:
         background = torch.ones(3)

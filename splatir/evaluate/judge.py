@@ -13,9 +13,10 @@ from splatir.evaluate.held_out import RenderedView, ShadedView, render_view, sha
 from splatir.evaluate.metrics import ImageScores, mean_scores
 from splatir.evaluate.report import SheetRow, material_row, radiance_row
 from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.relighting import lighting_for
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
-from splatir.shade.split_sum import SplitSum
+from splatir.transport.scene import SceneTransport
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ScoredScene:
         background_srgb: Behind views whose photo has no alpha; None is black.
         rasterizer: Backend.
         antialiased: As in training.
+        transport: What the Gaussians see of each other; None to shade without shadows.
     """
 
     model: GaussianModel
@@ -35,6 +37,7 @@ class ScoredScene:
     background_srgb: Float[Tensor, " 3"] | None
     rasterizer: RasterBackend
     antialiased: bool
+    transport: SceneTransport | None = None
 
     @property
     def is_shaded(self) -> bool:
@@ -69,10 +72,10 @@ class Judge:
         """
         self._scene = scene
         self._lpips = lpips
-        self._shader = None
+        self._lighting = None
         if scene.is_shaded:
             assert scene.light is not None
-            self._shader = SplitSum(scene.light)
+            self._lighting = lighting_for(scene.model, scene.light, scene.transport)
         self._radiance: list[_Scored] = []
         self._shaded: list[_Scored] = []
         self.per_view: list[dict[str, Any]] = []
@@ -96,10 +99,10 @@ class Judge:
         radiance = render_view(scene.model, view, photo, scene.rasterizer, background, options)
         self._radiance.append(self._scored(radiance))
         row = radiance_row(radiance)
-        if self._shader is not None:
+        if self._lighting is not None:
             plain = RasterOptions(antialiased=scene.antialiased)
             shaded = shade_view(
-                scene.model, view, photo, self._shader, scene.rasterizer, background, plain
+                scene.model, view, photo, self._lighting, scene.rasterizer, background, plain
             )
             self._shaded.append(self._scored(shaded))
             row = material_row(shaded, radiance.scores)

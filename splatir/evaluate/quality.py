@@ -23,9 +23,9 @@ from splatir.evaluate.truth import Protocol, relit_lights, relit_picture, true_b
 from splatir.maths.frames import invert_similarity
 from splatir.raster.contract import RasterOptions
 from splatir.render.buffers import ViewBuffers, radiance_buffers, shaded_buffers
+from splatir.render.deferred import Lighting
+from splatir.render.relighting import lighting_for
 from splatir.scene.lights import EnvironmentLight
-from splatir.shade.split_sum import SplitSum
-from splatir.shade.surface import Shader
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def score_relighting(
     lights: dict[str, EnvironmentLight],
     scales: AlbedoScales,
 ) -> dict[str, float]:
-    """Mean scores of all test views under all lights, shaded by split-sum without shadows.
+    """Mean scores of all test views under all lights, shaded as the scene is.
 
     Args:
         scene: With materials.
@@ -100,9 +100,9 @@ def score_relighting(
     """
     scores = []
     for name, light in lights.items():
-        shader = SplitSum(light)
+        lighting = lighting_for(scene.model, light, scene.transport)
         for view in tqdm(truth.views, desc=f"relight {name}", unit="view"):
-            buffers = _shaded(scene, view, shader)
+            buffers = _shaded(scene, view, lighting)
             mask = true_buffers(truth.root, truth.protocol, view).alpha
             true = relit_picture(truth.root, truth.protocol, view, name)
             rgb, alpha = _array(buffers.rgb), _array(buffers.alpha[..., 0])
@@ -124,10 +124,10 @@ def _surfaces_of(
     return predict
 
 
-def _shaded(scene: ScoredScene, view: View, shader: Shader) -> ViewBuffers:
+def _shaded(scene: ScoredScene, view: View, lighting: Lighting) -> ViewBuffers:
     camera = view.camera.to(scene.model.means.device)
     options = RasterOptions(antialiased=scene.antialiased)
-    return shaded_buffers(scene.model, camera, shader, scene.rasterizer, options)
+    return shaded_buffers(scene.model, camera, lighting, scene.rasterizer, options)
 
 
 def _prediction(buffers: ViewBuffers) -> Prediction:

@@ -1,7 +1,7 @@
 """How does a scene under a new light become a plain radiance splat that any viewer shows?"""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from splatir.maths.colour import srgb_from_linear
@@ -11,9 +11,11 @@ from splatir.maths.spherical_harmonics import (
     num_coefficients,
     spread_directions,
 )
+from splatir.render.deferred import Lighting
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
 from splatir.scene.normals import normal_axes
-from splatir.shade.surface import Shader, SurfacePoints
+from splatir.shade.surface import Shading, SurfacePoints
+from splatir.transport.lit import LitGaussians
 
 # Directions from which each Gaussian is looked at, over the hemisphere of its normal.
 _NUM_VIEWS = 96
@@ -29,17 +31,17 @@ _BAND_WEIGHT = 1e-4
 
 
 @torch.no_grad()
-def bake_radiance(model: GaussianModel, shader: Shader, degree: int = 3) -> GaussianModel:
+def bake_radiance(model: GaussianModel, lighting: Lighting, degree: int = 3) -> GaussianModel:
     """Replace the radiance of a model by how its surfaces look under a light.
 
     Every Gaussian is shaded at its centre as seen from directions over the hemisphere of its
     normal; spherical harmonics are fitted to the sRGB display values, clipped at white, by weighted
     least squares in the normal's own frame, whose unseen half mirrors the seen one. Highlights
-    sharper than the degree resolves are smoothed; shadows and reflections are those of the shader.
+    sharper than the degree resolves are smoothed; shadows are those of the lighting.
 
     Args:
         model: Gaussians with materials; normal axes point outwards, see `orient_outwards`.
-        shader: Method, with its light.
+        lighting: Shader, or these Gaussians under a light.
         degree: Of the harmonics, 0 to 4; viewers read up to 3.
 
     Returns:
@@ -59,7 +61,8 @@ def bake_radiance(model: GaussianModel, shader: Shader, degree: int = 3) -> Gaus
     for chunk in torch.arange(model.num_gaussians).split(_GAUSSIANS_PER_CHUNK):
         R_world_local = rotation_from_quat(quat_from_normal(normals[chunk]))
         points = _points(model.means, normals, materials, chunk, views @ R_world_local.mT)
-        colours = srgb_from_linear(shader.shade(points).radiance.clamp(0.0, 1.0)) - 0.5
+        shading = _shaded(points, chunk.repeat_interleave(_NUM_VIEWS), lighting)
+        colours = srgb_from_linear(shading.radiance.clamp(0.0, 1.0)) - 0.5
         local = fit @ colours.unflatten(0, (len(chunk), _NUM_VIEWS))
         # Radiance along d in the world is that along R^T d in the Gaussian's frame.
         along_spread = evaluate_basis(spread @ R_world_local, degree) @ local
@@ -67,6 +70,15 @@ def bake_radiance(model: GaussianModel, shader: Shader, degree: int = 3) -> Gaus
     params = {k: v.detach() for k, v in model.params.items() if k not in MATERIAL_KEYS}
     params["sh0"], params["shN"] = coefficients[:, :1], coefficients[:, 1:]
     return GaussianModel(params, model.primitive)
+
+
+def _shaded(points: SurfacePoints, who: Int[Tensor, " p"], lighting: Lighting) -> Shading:
+    """Points of known Gaussians under either kind of lighting."""
+    if isinstance(lighting, LitGaussians):
+        return lighting.shade(
+            points, lighting.channels_of(who.to(points.views.device), points.views)
+        )
+    return lighting.shade(points)
 
 
 def _points(

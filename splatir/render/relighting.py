@@ -2,27 +2,40 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.safe import safe_normalise
+from splatir.render.deferred import Lighting
 from splatir.render.geometry import camera_rays
 from splatir.scene.camera import Camera
 from splatir.scene.environment_map import sample_environment
+from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight, Light
 from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.split_sum import SplitSum
-from splatir.shade.surface import Shader
+from splatir.transport.lit import light_gaussians
+from splatir.transport.materials import SurfaceMaterials
+from splatir.transport.scene import SceneTransport
 
 Quality = Literal["fast", "reference"]
 
 
-def shader_for(light: Light, quality: Quality, num_samples: int) -> Shader:
+def lighting_for(
+    model: GaussianModel,
+    light: Light,
+    transport: SceneTransport | None,
+    quality: Quality = "fast",
+    num_samples: int = 256,
+) -> Lighting:
     """The method that a quality stands for, with its light prepared.
 
     Args:
+        model: Gaussians with materials.
         light: Any kind, world frame.
-        quality: "fast" is split-sum, "reference" Monte Carlo.
+        transport: What the Gaussians see of each other; None for no shadows.
+        quality: "fast" is split-sum with baked transport, "reference" Monte Carlo.
         num_samples: Directions per pixel of the reference.
 
     Raises:
@@ -30,7 +43,10 @@ def shader_for(light: Light, quality: Quality, num_samples: int) -> Shader:
     """
     if quality == "reference":
         return MonteCarlo(light, num_samples)
-    return SplitSum(light)
+    if transport is None:
+        return SplitSum(light)
+    with torch.no_grad():
+        return light_gaussians(transport, SurfaceMaterials.of(model), light)
 
 
 def environment_background(

@@ -12,6 +12,7 @@ from splatir.scene.lights import EnvironmentLight
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import TrainSettings
 from splatir.train.state import model_from_plain
+from splatir.transport.scene import SceneTransport
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,15 @@ class FinishedRun:
     S_world_input: Float[Tensor, "4 4"]
     step: int
     seconds: float
+
+    def transport(self) -> SceneTransport | None:
+        """What the Gaussians see of each other, traced anew; None for a run that is shaded without.
+
+        Takes seconds: 256 rays for each Gaussian.
+        """
+        if not self.model.has_materials or not self.settings.materials.transport:
+            return None
+        return SceneTransport.of(self.model.gaussians, self.settings.materials.directions)
 
 
 def load_run(root: Path, device: torch.device) -> FinishedRun:

@@ -15,6 +15,8 @@ class MaterialSettings(Settings):
         albedo: Brightest channel of the albedo at the start; its hue is half that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
+        transport: Shade with shadows and with light from Gaussian to Gaussian.
+        directions: In which each Gaussian looks for them, over the whole sphere.
         metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
         brightest: Convention for the scale between albedo and light, which photos do not show: in
             a tenth of the Gaussians the albedo's largest channel is above this.
@@ -27,6 +29,8 @@ class MaterialSettings(Settings):
     albedo: float = 0.75
     roughness: float = 0.3
     metallic: float = 0.05
+    transport: bool = True
+    directions: int = 256
     metal_checks: tuple[int, ...] = (150, 300)
     brightest: float = 0.9
     decay_from: float = 0.6
@@ -40,6 +44,7 @@ class MaterialSettings(Settings):
         """
         check_range(self, "steps", 1, group="materials")
         check_range(self, "environment_height", 4, 256, group="materials")
+        check_range(self, "directions", 16, 4096, group="materials")
         check_range(
             self,
             "albedo roughness metallic decay brightest",

@@ -11,7 +11,7 @@ from splatir.optim.material_moves import apply_verdict, correct_scale
 from splatir.optim.metal_evidence import collect_sightings, judge_metal
 from splatir.optim.parameters import LearningRates, group
 from splatir.raster.contract import RasterBackend, RasterOptions
-from splatir.render.deferred import render_scene
+from splatir.render.deferred import Lighting, render_scene
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.prefilter import prefilter
@@ -19,9 +19,13 @@ from splatir.shade.split_sum import SplitSum
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
 from splatir.train.step import StepReport, make_target, psnr_of, take_step
+from splatir.transport.directions import spherical_cells
+from splatir.transport.lit import CellLight, LitGaussians, bounce, diffuse_ratio
+from splatir.transport.materials import SurfaceMaterials
+from splatir.transport.scene import NUM_DIRECTIONS, SceneTransport
 
-# Steps between corrections of the scale between albedo and light.
-_SCALE_EVERY = 25
+# Steps between corrections of the scale between albedo and light, and of the bounced light.
+_CORRECT_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,17 @@ class KnownLight:
 
     Attributes:
         light: Radiance, world frame.
-        shader: Prefiltered once.
+        prepared: For shading, once.
     """
 
     light: EnvironmentLight
-    shader: SplitSum
+    prepared: CellLight
 
     @classmethod
     def of(cls, light: EnvironmentLight) -> "KnownLight":
-        """Prefilter a light."""
-        return cls(light, SplitSum(light))
+        """Prepare a light."""
+        cells = spherical_cells(NUM_DIRECTIONS, light.radiance)
+        return cls(light, CellLight.of((light,), cells))
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class MaterialContext:
         rates: Learning rates at the start of the stage.
         options: Culling and antialiasing.
         known_light: In place of a learned one, or None.
+        transport: What the Gaussians see of each other; None to shade each as if it were alone.
     """
 
     stage: MaterialStage
@@ -59,6 +65,7 @@ class MaterialContext:
     rates: LearningRates
     options: RasterOptions
     known_light: KnownLight | None
+    transport: SceneTransport | None
 
 
 def material_step(
@@ -81,22 +88,19 @@ def material_step(
         background = state.background.detach()
     is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
     target = make_target(photo, background, is_hdr)
-    if context.known_light is not None:
-        light, shader = context.known_light.light, context.known_light.shader
-    else:
-        light = EnvironmentLight(state.radiance)
-        shader = SplitSum(light)
-    image = render_scene(state.model, camera, shader, context.rasterizer, context.options)
-    terms = material_losses(
-        image, target, background, None if context.known_light else light, stage.loss
-    )
+    light = None if context.known_light else EnvironmentLight(state.radiance)
+    lighting = _lighting(state, context, light)
+    image = render_scene(state.model, camera, lighting, context.rasterizer, context.options)
+    terms = material_losses(image, target, background, light, stage.loss)
     factor = stage.rate_factor(state.step)
     for parameter_group in state.optimizer.param_groups:
         rate = getattr(context.rates, parameter_group["name"])
         parameter_group["lr"] = factor * rate
     loss = take_step(state, terms)
-    if context.known_light is None and (state.step - stage.start) % _SCALE_EVERY == 0:
-        correct_scale(state.model, state.log_radiance, stage.settings.brightest)
+    if (state.step - stage.start) % _CORRECT_EVERY == 0:
+        if context.known_light is None:
+            correct_scale(state.model, state.log_radiance, stage.settings.brightest)
+        state.bounced = None
     state.step += 1
     with torch.no_grad():
         shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
@@ -105,6 +109,27 @@ def material_step(
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown, target.rgb_srgb),
     )
+
+
+def _lighting(
+    state: TrainState, context: MaterialContext, learned: EnvironmentLight | None
+) -> Lighting:
+    """How a step shades: with shadows and bounced light where transport is known."""
+    scene, known = context.transport, context.known_light
+    if learned is None:
+        assert known is not None
+        light = known.prepared
+    elif scene is None:
+        return SplitSum(learned)
+    else:
+        light = CellLight.of((learned,), scene.visibility.cells)
+    if scene is None:
+        return light.shader
+    materials = SurfaceMaterials.of(state.model).detach()
+    ratio = diffuse_ratio(scene, light)
+    if state.bounced is None:
+        state.bounced = bounce(scene, materials, light, ratio.detach())
+    return LitGaussians(scene, materials, light, ratio, state.bounced)
 
 
 def check_metal(

@@ -14,6 +14,7 @@ from splatir import __version__
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
 from splatir.data.images import Photo, mask_polarity_warning, photo_loader
+from splatir.data.maps import map_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
 from splatir.messages import error_message, one_line
@@ -40,6 +41,8 @@ from splatir.train.stages import MaterialStage, RadianceStage, Stage, stages_of,
 from splatir.train.start_materials import known_light, start_materials
 from splatir.train.state import TrainState, generator_for
 from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
+from splatir.transport.orientation import orient_outwards
+from splatir.transport.scene import SceneTransport
 
 # Photos decoded ahead of their step.
 _LOOKAHEAD = 4
@@ -106,14 +109,17 @@ def train(settings: TrainSettings) -> TrainingResult:
     backend = rasterizer(settings.backend, device)
     dataset = read_dataset(settings.data, settings.dataset)
     settings = with_stages(settings, dataset.has_background)
-    budget, loader = int(settings.photo_memory_gb * 1e9), photo_loader(dataset)
+    budget = int(settings.photo_memory_gb * 1e9)
+    load_maps = map_loader(dataset, settings.maps)
     with (
-        PhotoCache(dataset.train, budget, loader) as photos,
-        PhotoCache(dataset.test, budget, loader) as held_out,
+        PhotoCache(dataset.train, budget, photo_loader(dataset, load_maps)) as photos,
+        PhotoCache(dataset.test, budget, photo_loader(dataset)) as held_out,
     ):
         for warning in (*dataset.warnings, *_mask_warnings(dataset, photos)):
             tqdm.write(f"warning: {one_line(warning)}", file=sys.stderr)
         _decode_all(held_out)
+        # Misread maps are mostly misread in every view: known early.
+        _ = photos[0]
         session = _Session(settings, dataset, photos, held_out, backend, device)
         if resumed is not None:
             session.resume(*resumed)
@@ -231,6 +237,8 @@ class _Session:
             if self.state.step >= stage.end:
                 continue
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
+                # Transport needs to know the outside; pictures stay.
+                self.state.model = orient_outwards(self.state.model, self.cameras, self.backend)
                 self.state = start_materials(self.state, self.known_light, self.settings)
             self._run_stage(stage, self._step_function(stage))
 
@@ -244,7 +252,7 @@ class _Session:
             if not environment.requires_grad:
                 known = KnownLight.of(EnvironmentLight(self.state.radiance))
             context = MaterialContext(
-                stage, self.backend, settings.rates, self._raster_options, known
+                stage, self.backend, settings.rates, self._raster_options, known, self._transport()
             )
             return functools.partial(self._material_step, context)
         assert isinstance(stage, RadianceStage)
@@ -259,6 +267,13 @@ class _Session:
             settings.seed,
         )
         return lambda camera, photo: train_step(self.state, radiance_context, camera, photo)
+
+    def _transport(self) -> SceneTransport | None:
+        """What the Gaussians see of each other, where shadows and bounces are wanted."""
+        materials = self.settings.materials
+        if not materials.transport:
+            return None
+        return SceneTransport.of(self.state.model.gaussians, materials.directions)
 
     def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
         stage = context.stage

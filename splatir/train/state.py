@@ -15,6 +15,7 @@ from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import LearningRates, make_optimizer
 from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.storage.checkpoint import CheckpointError
+from splatir.transport.lit import Bounced
 
 
 @dataclass
@@ -30,6 +31,8 @@ class TrainState:
         statistics: Screen gradients since the last refinement.
         step: Steps done.
         seconds: Time spent in them.
+        bounced: Light between Gaussians as the next step of the materials stage takes it; None to
+            find it anew.
     """
 
     model: GaussianModel
@@ -39,6 +42,7 @@ class TrainState:
     statistics: GradientStatistics
     step: int = 0
     seconds: float = 0.0
+    bounced: Bounced | None = None
 
     @classmethod
     def start(
@@ -127,6 +131,9 @@ class TrainState:
             "gradient_count": self.statistics.count,
             "step": self.step,
             "seconds": self.seconds,
+            "bounced": None
+            if self.bounced is None
+            else torch.stack([self.bounced.irradiance, self.bounced.radiance]),
         }
 
     @classmethod
@@ -154,6 +161,8 @@ class TrainState:
             plain["gradient_total"].to(device), plain["gradient_count"].to(device)
         )
         state.step, state.seconds = plain["step"], plain["seconds"]
+        if plain["bounced"] is not None:
+            state.bounced = Bounced(*plain["bounced"].to(device).unbind(0))
         return state
 
 
@@ -182,6 +191,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "gradient_count": Tensor,
     "step": int,
     "seconds": float,
+    "bounced": (Tensor, type(None)),
 }
 
 
@@ -203,7 +213,8 @@ def check_contents(contents: dict[str, Any], path: Path) -> None:
         problem = "it has no 4x4 'S_world_input'"
     else:
         wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
-        wrong += [key for key in ("background", "environment") if key not in state]
+        nullable = ("background", "environment", "bounced")
+        wrong += [key for key in nullable if key not in state]
         if wrong:
             problem = f"its state lacks {wrong}, or holds another kind of value"
         elif state["primitive"] not in get_args(Primitive):
@@ -228,6 +239,9 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     background = state["background"]
     if background is not None and background.shape != (3,):
         return f"its background has shape {tuple(background.shape)}, not (3,)"
+    bounced = state["bounced"]
+    if bounced is not None and bounced.shape != (2, len(state["params"]["means"]), 3):
+        return f"its bounced light has shape {tuple(bounced.shape)}"
     environment = state["environment"]
     if ("albedo" in state["params"]) != (environment is not None):
         return "it has materials without an environment, or one without materials"

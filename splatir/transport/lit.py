@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from splatir.maths.safe import safe_normalise
@@ -141,8 +141,28 @@ class LitGaussians:
         ratio, reflected = self._specular(who, views[who])
         specular_ratio = torch.ones_like(positions).index_copy_(0, who, ratio)
         specular = torch.zeros_like(positions).index_copy_(0, who, reflected)
-        parts = [self.diffuse_ratio, self.bounced.irradiance, specular_ratio, specular]
-        return torch.cat(parts + [light.visible for light in self.punctual], dim=-1)
+        return self._joined(slice(None), specular_ratio, specular)
+
+    def channels_of(
+        self, who: Int[Tensor, " p"], views: Float[Tensor, "p 3"]
+    ) -> Float[Tensor, "p c"]:
+        """The same for some Gaussians, each seen from a direction of its own.
+
+        Args:
+            who: The Gaussians, by index; any number of times each.
+            views: Unit directions towards the viewer.
+        """
+        return self._joined(who, *self._specular(who, views))
+
+    def _joined(
+        self,
+        who: Int[Tensor, " p"] | slice,
+        specular_ratio: Float[Tensor, "p 3"],
+        reflected: Float[Tensor, "p 3"],
+    ) -> Float[Tensor, "p c"]:
+        diffuse = [self.diffuse_ratio[who], self.bounced.irradiance[who]]
+        visible = [shadowed.visible[who] for shadowed in self.punctual]
+        return torch.cat([*diffuse, specular_ratio, reflected, *visible], dim=-1)
 
     def shade(self, points: SurfacePoints, channels: Float[Tensor, "p c"]) -> Shading:
         """Reflected radiance of points with shadows and light from other Gaussians.
@@ -168,7 +188,7 @@ class LitGaussians:
 
     @torch.no_grad()
     def _specular(
-        self, who: Tensor, views: Float[Tensor, "p 3"]
+        self, who: Int[Tensor, " p"], views: Float[Tensor, "p 3"]
     ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"]]:
         """Ratio of the specular lobe of some Gaussians and the bounced light that it reflects.
 
@@ -181,7 +201,9 @@ class LitGaussians:
             self.scene.positions[who],
             normals,
             views,
-            *(m[who] for m in (self.materials.albedo, *self._roughness_and_metallic)),
+            self.materials.albedo[who],
+            self.materials.roughness[who],
+            self.materials.metallic[who],
         )
         alpha = alpha_from_roughness(points.roughness)
         narrowest = 0.5 * math.sqrt(4.0 * math.pi / len(self.light.cells.directions))
@@ -195,7 +217,7 @@ class LitGaussians:
         )
         reflectance = self.materials.reflectance[who]
 
-        def reflected(parts: Float[Tensor, "p c 2"]) -> Float[Tensor, "p c"]:
+        def reflected(parts: Tensor) -> Tensor:
             return reflectance * (parts[..., 0] - parts[..., 1]) + parts[..., 1]
 
         is_wide = ((alpha - narrowest) / narrowest).clamp(0.0, 1.0)
@@ -208,10 +230,6 @@ class LitGaussians:
         white = reflected(sums.white).clamp_min(1e-6)
         scale = torch.lerp((reflectance * a + b) / white, torch.ones_like(white), is_wide)
         return ratio.clamp_max(_MAX_RATIO), reflected(sums.bounced) * scale
-
-    @property
-    def _roughness_and_metallic(self) -> tuple[Tensor, Tensor]:
-        return self.materials.roughness, self.materials.metallic
 
 
 def light_gaussians(

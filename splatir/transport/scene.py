@@ -49,7 +49,7 @@ class SceneTransport:
             num_directions: Over the whole sphere.
             settings: How they occlude.
         """
-        occluder = occluder_of(gaussians, settings)
+        occluder = occluder_of(gaussians.detach(), settings)
         tracer = EmbreeTracer(occluder)
         visibility = bake_visibility(occluder, tracer, num_directions, settings)
         return cls(occluder, tracer, visibility, settings)

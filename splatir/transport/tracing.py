@@ -1,7 +1,7 @@
 """Which Gaussian does a ray hit first? Answered by Embree, through embreex, in threads."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ _STEP = 1e-4
 _MAX_PASSES = 6
 
 
+@runtime_checkable
 class RayTracer(Protocol):
     """Traces rays against an occluder."""
 

@@ -1,6 +1,7 @@
-"""The sums over directions that transport is made of, in plain torch: the reference for kernels.
+"""Which sums over directions is transport made of?
 
-All are linear in the light or in what the Gaussians send out.
+All are linear in the light or in what the Gaussians send out. Each runs in the native library for
+float32 on the CPU where that is built, else in plain torch, the reference for the kernels.
 """
 
 from dataclasses import dataclass
@@ -12,47 +13,16 @@ from torch import Tensor
 from splatir.maths.safe import safe_normalise
 from splatir.shade.brdf import ggx_distribution, smith_separable
 from splatir.transport.bake import BELOW, Visibility
+from splatir.transport.native_sums import (
+    bounced_irradiance_native,
+    can_sum_natively,
+    irradiance_native,
+    specular_sums_native,
+)
 from splatir.transport.tracing import FREE
 
 # Gaussians times directions handled at once.
 _CHUNK = 1 << 21
-
-
-def irradiance_torch(
-    visibility: Visibility, light: Float[Tensor, "d 3"]
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Irradiance from the sky past the occluders, and what it would be without them.
-
-    Args:
-        visibility: Of the Gaussians.
-        light: Integral of the radiance over each cell; differentiable.
-    """
-    parts = []
-    for part in _chunks(visibility):
-        cosines = (visibility.normals[part] @ visibility.cells.directions.mT).clamp_min(0.0)
-        seen = cosines * (visibility.hits[part] == FREE)
-        parts.append((seen @ light, cosines @ light))
-    visible, unoccluded = (torch.cat(values) for values in zip(*parts, strict=True))
-    return visible, unoccluded
-
-
-def bounced_irradiance_torch(
-    visibility: Visibility, radiosity: Float[Tensor, "n 3"]
-) -> Float[Tensor, "n 3"]:
-    """Irradiance from the Gaussians that each Gaussian sees.
-
-    Args:
-        visibility: Of the Gaussians.
-        radiosity: Radiance that each sends out to all sides; differentiable.
-    """
-    cells, parts = visibility.cells, []
-    for part in _chunks(visibility):
-        hits = visibility.hits[part]
-        cosines = (visibility.normals[part] @ cells.directions.mT).clamp_min(0.0)
-        weights = cosines * cells.solid_angles * (hits >= 0)
-        arriving = radiosity[hits.clamp_min(0).long()]
-        parts.append((weights[..., None] * arriving).sum(1))
-    return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -75,6 +45,96 @@ class SpecularSums:
     white: Float[Tensor, "p 1 2"]
 
 
+def irradiance(
+    visibility: Visibility, light: Float[Tensor, "d 3"]
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Irradiance from the sky past the occluders, and what it would be without them.
+
+    Args:
+        visibility: Of the Gaussians.
+        light: Integral of the radiance over each cell; differentiable.
+    """
+    if can_sum_natively(visibility, light):
+        return irradiance_native(visibility, light)
+    return irradiance_torch(visibility, light)
+
+
+def bounced_irradiance(
+    visibility: Visibility, radiosity: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """Irradiance from the Gaussians that each Gaussian sees.
+
+    Args:
+        visibility: Of the Gaussians.
+        radiosity: Radiance that each sends out to all sides; differentiable.
+    """
+    if can_sum_natively(visibility, radiosity):
+        return bounced_irradiance_native(visibility, radiosity)
+    return bounced_irradiance_torch(visibility, radiosity)
+
+
+@torch.no_grad()
+def specular_sums(
+    visibility: Visibility,
+    who: Int[Tensor, " p"],
+    views: Float[Tensor, "p 3"],
+    alpha: Float[Tensor, " p"],
+    light: Float[Tensor, "d 3"],
+    radiosity: Float[Tensor, "n 3"],
+) -> SpecularSums:
+    """Reflect what each of some Gaussians sees by its GGX lobe; not differentiable.
+
+    Args:
+        visibility: Of all Gaussians.
+        who: The Gaussians, by index.
+        views: Unit directions towards the viewer.
+        alpha: GGX width of each; wide enough for the cells.
+        light: Integral of the radiance over each cell.
+        radiosity: Radiance that each Gaussian sends out.
+    """
+    arguments = (visibility, who, views, alpha, light, radiosity)
+    if who.dtype == torch.int64 and can_sum_natively(visibility, *arguments[2:]):
+        return SpecularSums(*specular_sums_native(*arguments))
+    return specular_torch(*arguments)
+
+
+def irradiance_torch(
+    visibility: Visibility, light: Float[Tensor, "d 3"]
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """`irradiance` in plain torch, on any device, in any floating dtype.
+
+    Args:
+        visibility: Of the Gaussians.
+        light: Integral of the radiance over each cell; differentiable.
+    """
+    parts = []
+    for part in _chunks(visibility):
+        cosines = (visibility.normals[part] @ visibility.cells.directions.mT).clamp_min(0.0)
+        seen = cosines * (visibility.hits[part] == FREE)
+        parts.append((seen @ light, cosines @ light))
+    visible, unoccluded = (torch.cat(values) for values in zip(*parts, strict=True))
+    return visible, unoccluded
+
+
+def bounced_irradiance_torch(
+    visibility: Visibility, radiosity: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3"]:
+    """`bounced_irradiance` in plain torch, on any device, in any floating dtype.
+
+    Args:
+        visibility: Of the Gaussians.
+        radiosity: Radiance that each sends out to all sides; differentiable.
+    """
+    cells, parts = visibility.cells, []
+    for part in _chunks(visibility):
+        hits = visibility.hits[part]
+        cosines = (visibility.normals[part] @ cells.directions.mT).clamp_min(0.0)
+        weights = cosines * cells.solid_angles * (hits >= 0)
+        arriving = radiosity[hits.clamp_min(0).long()]
+        parts.append((weights[..., None] * arriving).sum(1))
+    return torch.cat(parts)
+
+
 def specular_torch(
     visibility: Visibility,
     who: Int[Tensor, " p"],
@@ -83,7 +143,7 @@ def specular_torch(
     light: Float[Tensor, "d 3"],
     radiosity: Float[Tensor, "n 3"],
 ) -> SpecularSums:
-    """Reflect what each of some Gaussians sees by its GGX lobe.
+    """`specular_sums` in plain torch, on any device, in any floating dtype; differentiable.
 
     Args:
         visibility: Of all Gaussians.

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#include "simd.h"
+#include "lane_vectors.h"
 
 namespace splatir {
 
@@ -15,26 +15,6 @@ constexpr float kPole = 1e-13f;
 constexpr float kMinCosine = 1e-4f;
 // Square of the length below which a vector has no direction.
 constexpr float kMinSquared = 1e-20f;
-
-struct Vec3 {
-  Floats x, y, z;
-};
-
-SPLATIR_INLINE Vec3 operator+(const Vec3& a, const Vec3& b) {
-  return {a.x + b.x, a.y + b.y, a.z + b.z};
-}
-SPLATIR_INLINE Vec3 operator-(const Vec3& a, const Vec3& b) {
-  return {a.x - b.x, a.y - b.y, a.z - b.z};
-}
-SPLATIR_INLINE Vec3 operator*(const Vec3& a, const Vec3& b) {
-  return {a.x * b.x, a.y * b.y, a.z * b.z};
-}
-SPLATIR_INLINE Vec3 operator*(const Vec3& a, const Floats& s) {
-  return {a.x * s, a.y * s, a.z * s};
-}
-SPLATIR_INLINE Floats dot(const Vec3& a, const Vec3& b) {
-  return a.x * b.x + a.y * b.y + a.z * b.z;
-}
 
 SPLATIR_INLINE Mask is_within(const Floats& a, float low, float high) {
   return (a >= Floats(low)) & (a <= Floats(high));

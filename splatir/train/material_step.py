@@ -65,7 +65,7 @@ class MaterialContext:
     rates: LearningRates
     options: RasterOptions
     known_light: KnownLight | None
-    transport: SceneTransport | None
+    transport: SceneTransport | None = None
 
 
 def material_step(

@@ -31,9 +31,7 @@ from splatir.shade.surface import Shading, SurfacePoints
 from splatir.transport.directions import DirectionCells
 from splatir.transport.materials import SurfaceMaterials
 from splatir.transport.scene import SceneTransport
-from splatir.transport.sums import bounced_irradiance_torch as bounced_irradiance
-from splatir.transport.sums import irradiance_torch as irradiance
-from splatir.transport.sums import specular_torch as specular_sums
+from splatir.transport.sums import bounced_irradiance, irradiance, specular_sums
 
 # Reflections: first of the light past occluders, then of the light in full.
 _NUM_BOUNCES = 4

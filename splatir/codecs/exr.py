@@ -36,6 +36,21 @@ def read_exr(path: Path) -> ExrImage:
     Raises:
         ValueError: Missing or truncated file, not EXR, deep data, subsampled or no colour channels.
     """
+    return _assemble(path, _read_planes(path))
+
+
+def read_exr_channels(path: Path) -> dict[str, Float32[np.ndarray, "h w"]]:
+    """Read all channels of an EXR file's first part, by name; the inverse of writing them.
+
+    Raises:
+        ValueError: Missing or truncated file, not EXR, deep or subsampled data.
+    """
+    planes = _read_planes(path)
+    _check_flat(path, list(planes.values()))
+    return {name: plane.astype(np.float32) for name, plane in planes.items()}
+
+
+def _read_planes(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"no image file {path}. Restore it or remove its view from the data set.")
     with path.open("rb") as stream:
@@ -44,12 +59,20 @@ def read_exr(path: Path) -> ExrImage:
         raise ValueError(f"{path} is not an OpenEXR file: it begins with {magic!r}.")
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
-            planes = {name: np.asarray(c.pixels) for name, c in file.channels().items()}
+            return {name: np.asarray(c.pixels) for name, c in file.channels().items()}
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise ValueError(
             f"cannot read {path}: {error}. Expected a complete EXR file; copy or export it again."
         ) from error
-    return _assemble(path, planes)
+
+
+def _check_flat(path: Path, planes: list[np.ndarray]) -> None:
+    shapes = {plane.shape for plane in planes}
+    if len(shapes) > 1 or len(planes[0].shape) != 2:
+        raise ValueError(
+            f"{path} has channels of sizes {sorted(shapes)}: chroma-subsampled or deep data. "
+            "Export it as flat RGB."
+        )
 
 
 def _assemble(path: Path, planes: dict[str, np.ndarray]) -> ExrImage:
@@ -70,12 +93,7 @@ def _assemble(path: Path, planes: dict[str, np.ndarray]) -> ExrImage:
         if len(found) < 3:
             continue
         alpha = planes.get(prefix + "A")
-        shapes = {plane.shape for plane in found + ([] if alpha is None else [alpha])}
-        if len(shapes) > 1 or len(found[0].shape) != 2:
-            raise ValueError(
-                f"{path} has channels of sizes {sorted(shapes)}: chroma-subsampled or deep data. "
-                "Export it as flat RGB."
-            )
+        _check_flat(path, found + ([] if alpha is None else [alpha]))
         return ExrImage(
             rgb=np.stack(found, axis=-1).astype(np.float32),
             alpha=None if alpha is None else alpha[..., None].astype(np.float32),

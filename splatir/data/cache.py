@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo, load_photo
+from splatir.data.maps import SurfaceMaps
 
 
 class PhotoCache:
@@ -19,9 +20,10 @@ class PhotoCache:
 
     A photo is stored in the bits of its file: samples of 8- and 16-bit files as such (exact if the
     photo was neither resized nor undistorted, otherwise rounded to the nearest of 255 or 65,535
-    steps), floats as half where that loses nothing and as float32 otherwise. The first and every
-    later access give the same values. Beyond the budget the least recently used photos go; a photo
-    that alone exceeds the budget is never kept. Photos being decoded do not count.
+    steps), floats as half where that loses nothing and as float32 otherwise, maps as
+    `SurfaceMaps.packed` says. The first and every later access give the same values. Beyond the
+    budget the least recently used photos go; a photo that alone exceeds the budget is never kept.
+    Photos being decoded do not count.
 
     Safe to use from several threads. Use as a context manager, or call `close`.
     """
@@ -144,20 +146,24 @@ class _CompactPhoto:
     alpha: Tensor | None
     encoding: Literal["srgb", "linear"]
     bits: Literal[8, 16, 32]
+    maps: SurfaceMaps | None
 
     @staticmethod
     def of(photo: Photo) -> "_CompactPhoto":
         alpha = None if photo.alpha is None else _pack(photo.alpha, photo.bits)
-        return _CompactPhoto(_pack(photo.rgb, photo.bits), alpha, photo.encoding, photo.bits)
+        maps = None if photo.maps is None else photo.maps.packed()
+        return _CompactPhoto(_pack(photo.rgb, photo.bits), alpha, photo.encoding, photo.bits, maps)
 
     def expanded(self) -> Photo:
         alpha = None if self.alpha is None else _unpack(self.alpha)
-        return Photo(_unpack(self.rgb), alpha, self.encoding, self.bits)
+        maps = None if self.maps is None else self.maps.unpacked()
+        return Photo(_unpack(self.rgb), alpha, self.encoding, self.bits, maps)
 
     @property
     def memory_bytes(self) -> int:
         tensors = [self.rgb] if self.alpha is None else [self.rgb, self.alpha]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        own = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return own + (0 if self.maps is None else self.maps.memory_bytes)
 
 
 def _pack(values: Tensor, bits: int) -> Tensor:

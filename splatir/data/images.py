@@ -13,6 +13,7 @@ from splatir.codecs.exr import read_exr
 from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
 from splatir.data.dataset import Dataset, View
+from splatir.data.maps import SurfaceMaps
 from splatir.data.resample import area_average, check_matches_camera, resize, undistort
 from splatir.maths.colour import srgb_from_linear
 
@@ -31,12 +32,14 @@ class Photo:
         alpha: Coverage by the object in [0, 1], or None where file and mask say nothing about it.
         encoding: Whether `rgb` holds sRGB-encoded or linear Rec. 709 values.
         bits: Bits per sample of the file: 8, 16 or 32 (floats).
+        maps: What the user's files say about the surface, or None.
     """
 
     rgb: Float[Tensor, "h w 3"]
     alpha: Float[Tensor, "h w 1"] | None
     encoding: Literal["srgb", "linear"]
     bits: Literal[8, 16, 32]
+    maps: SurfaceMaps | None = None
 
     @property
     def rgb_srgb(self) -> Float[Tensor, "h w 3"]:
@@ -81,7 +84,9 @@ def load_photo(view: View) -> Photo:
     return Photo(rgb, (alpha * inside).clamp(0.0, 1.0), file.encoding, file.bits)
 
 
-def photo_loader(dataset: Dataset) -> Callable[[View], Photo]:
+def photo_loader(
+    dataset: Dataset, load_maps: Callable[[View], SurfaceMaps] | None = None
+) -> Callable[[View], Photo]:
     """The loader of a data set's photos: `load_photo`, without alpha that marks no object.
 
     Where the background is real, as in a capture that was saved as RGBA, alpha counts only in views
@@ -89,10 +94,13 @@ def photo_loader(dataset: Dataset) -> Callable[[View], Photo]:
 
     Args:
         dataset: Whose views will be loaded.
+        load_maps: Loads the maps that photos come with; None leaves them without.
     """
 
     def load(view: View) -> Photo:
         photo = load_photo(view)
+        if load_maps is not None:
+            photo = replace(photo, maps=load_maps(view))
         if dataset.has_background and view.mask_path is None:
             return replace(photo, alpha=None)
         return photo

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.data.maps import SurfaceMaps
+from splatir.optim.map_losses import depth_map_loss, normal_map_loss
 from splatir.optim.normal_consistency import SOLID_ALPHA, normal_consistency
 from splatir.optim.photometric import photometric_loss
 from splatir.render.radiance import RadianceImage
@@ -25,7 +27,9 @@ class LossWeights(Settings):
         alpha: L1 between coverage and the photo's alpha or mask, where it has one.
         normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14), mean over the
             solid pixels. It turns splats; compositing weights and depth are constants in it.
-        normal_start: When that begins, as a part of the stage.
+        normal_start: When that begins, and what maps say, as a part of the stage.
+        normal_map: Normals against the user's maps (--normals), mean of 1 - cosine.
+        depth_map: Depth against the user's maps (--depths), mean relative error.
         distortion: Depth distortion (2DGS, eq. 13), in units of the squared extent; surfels only.
         opacity: Mean opacity (Kheradmand et al. 2024).
         scale: Mean scale in scene extents (likewise).
@@ -35,6 +39,8 @@ class LossWeights(Settings):
     alpha: float = 1.0
     normal: float = 0.25
     normal_start: float = 0.05
+    normal_map: float = 0.5
+    depth_map: float = 0.5
     distortion: float = 0.0
     opacity: float = 0.0
     scale: float = 0.0
@@ -46,7 +52,9 @@ class LossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim normal_start", 0, 1, group="loss")
-        check_range(self, "alpha normal distortion opacity scale", 0, group="loss")
+        check_range(
+            self, "alpha normal normal_map depth_map distortion opacity scale", 0, group="loss"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,14 @@ class Target:
     Attributes:
         rgb_srgb: Photo composited over the same background as the image.
         alpha: Object coverage, or None where the photo has none.
+        maps: What the user's files say about the surface, or None.
         is_hdr: Whether `rgb_srgb` goes on above white, by `colour.srgb_from_hdr`, not clipped.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
     alpha: Float[Tensor, "height width 1"] | None
     is_hdr: bool = False
+    maps: SurfaceMaps | None = None
 
 
 def radiance_losses(
@@ -76,7 +86,8 @@ def radiance_losses(
     """All terms that apply, already weighted; their sum is the loss.
 
     Args:
-        image: Rendered view, with its surface where `needs_surface` says so.
+        image: Rendered view, with its surface where `needs_surface` says so, and with depth where
+            `needs_depth` does.
         target: Photo.
         camera: View.
         model: For the regularisers.
@@ -85,13 +96,14 @@ def radiance_losses(
         progress: Part of the stage that is done, in [0, 1].
 
     Raises:
-        ValueError: The normal term applies, but the surface was not composited.
+        ValueError: A term applies whose image was not composited.
     """
     terms = {"photometric": photometric_loss(image.rgb_srgb, target.rgb_srgb, weights.ssim)}
     if weights.alpha and target.alpha is not None:
         terms["alpha"] = weights.alpha * (image.raster.alpha - target.alpha).abs().mean()
-    if needs_surface(weights, progress):
+    if weights.normal > 0 and progress >= weights.normal_start:
         terms["normal"] = _normal_loss(image, camera, weights.normal)
+    terms.update(_map_losses(image, target, weights, progress))
     if needs_distortion(model, weights) and image.raster.distortion is not None:
         scaled = image.raster.distortion.mean() / extent**2
         terms["distortion"] = weights.distortion * scaled
@@ -103,9 +115,16 @@ def radiance_losses(
     return terms
 
 
-def needs_surface(weights: LossWeights, progress: float) -> bool:
-    """Whether the normal term applies now."""
-    return weights.normal > 0 and progress >= weights.normal_start
+def needs_surface(weights: LossWeights, progress: float, maps: SurfaceMaps | None = None) -> bool:
+    """Whether a term about normals applies now."""
+    has_map = maps is not None and maps.normals is not None and weights.normal_map > 0
+    return (weights.normal > 0 or has_map) and progress >= weights.normal_start
+
+
+def needs_depth(weights: LossWeights, progress: float, maps: SurfaceMaps | None) -> bool:
+    """Whether the term of depth maps applies now."""
+    has_map = maps is not None and maps.depth is not None and weights.depth_map > 0
+    return has_map and progress >= weights.normal_start
 
 
 def needs_distortion(model: GaussianModel, weights: LossWeights) -> bool:
@@ -120,3 +139,23 @@ def _normal_loss(image: RadianceImage, camera: Camera, weight: float) -> Float[T
     solid = float((alpha.detach() > SOLID_ALPHA).float().mean())
     weight /= max(solid, _MIN_SOLID)
     return normal_consistency(alpha, image.depth, image.normals, camera, weight)
+
+
+def _map_losses(
+    image: RadianceImage, target: Target, weights: LossWeights, progress: float
+) -> dict[str, Float[Tensor, ""]]:
+    maps, alpha = target.maps, image.raster.alpha
+    terms = {}
+    if maps is None or progress < weights.normal_start:
+        return terms
+    if maps.normals is not None and weights.normal_map:
+        if image.normals is None:
+            raise ValueError("normal maps need render_radiance(with_surface=True).")
+        error = normal_map_loss(image.normals, alpha, maps.normals)
+        terms["normal_map"] = weights.normal_map * error
+    if maps.depth is not None and weights.depth_map:
+        if image.raster.depth is None:
+            raise ValueError("depth maps need RasterOptions(depth=True).")
+        error = depth_map_loss(image.raster.depth, alpha, maps.depth, maps.depth_kind)
+        terms["depth_map"] = weights.depth_map * error
+    return terms

@@ -10,6 +10,7 @@ from torch import Tensor
 from splatir.maths.colour import srgb_from_hdr, srgb_from_linear
 from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
+from splatir.optim.map_losses import albedo_map_loss
 from splatir.optim.photometric import photometric_loss
 from splatir.render.deferred import RenderOutput
 from splatir.render.gbuffer import GBuffer
@@ -34,6 +35,7 @@ class MaterialLossWeights(Settings):
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         white_light: Colour of the light: whiteness decides between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
+        albedo_map: Albedo against the user's maps (--albedos), mean absolute difference.
     """
 
     photometric: Literal["auto", "ldr", "hdr"] = "auto"
@@ -43,6 +45,7 @@ class MaterialLossWeights(Settings):
     metallic: float = 0.1
     white_light: float = 0.003
     light_smooth: float = 0.0005
+    albedo_map: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse weights that are no weights.
@@ -51,7 +54,7 @@ class MaterialLossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim", 0, 1, group="material_loss")
-        names = "albedo_smooth roughness_smooth metallic white_light light_smooth"
+        names = "albedo_smooth roughness_smooth metallic white_light light_smooth albedo_map"
         check_range(self, names, 0, group="material_loss")
 
     def compares_as_hdr(self, is_linear: bool) -> bool:
@@ -92,6 +95,11 @@ def material_losses(
     shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
     terms.update(material_priors(image.gbuffer, target.rgb_srgb, weights))
+    maps = target.maps
+    if maps is not None and maps.albedo is not None and weights.albedo_map:
+        known = (maps.albedo, maps.albedo_scale_is_free)
+        error = albedo_map_loss(image.gbuffer.albedo, image.alpha, *known)
+        terms["albedo_map"] = weights.albedo_map * error
     if learned_light is not None:
         terms.update(light_priors(learned_light, weights))
     return terms

@@ -11,7 +11,7 @@ def reduced_photo(camera: Camera, photo: Photo, divisor: int) -> tuple[Camera, P
     """Average blocks of `divisor` x `divisor` pixels, colour weighted by alpha.
 
     Sizes that do not divide lose their last rows and columns: the camera's intrinsics are those of
-    the pixels that remain.
+    the pixels that remain. Maps keep one pixel of each block: means across an edge are no surface.
 
     Args:
         camera: View at full size.
@@ -23,12 +23,13 @@ def reduced_photo(camera: Camera, photo: Photo, divisor: int) -> tuple[Camera, P
         return camera, photo
     scale = torch.tensor([[1.0 / divisor], [1.0 / divisor], [1.0]]).to(camera.K)
     small = Camera(camera.K * scale, camera.T_camera_world, width, height)
+    maps = None if photo.maps is None else photo.maps.reduced(divisor, height, width)
     crop = (slice(0, height * divisor), slice(0, width * divisor))
     if photo.alpha is None:
         rgb = area_average(photo.rgb[crop], width, height)
-        return small, Photo(rgb, None, photo.encoding, photo.bits)
+        return small, Photo(rgb, None, photo.encoding, photo.bits, maps)
     alpha = photo.alpha[crop]
     mean_alpha = area_average(alpha, width, height)
     weighted = area_average(photo.rgb[crop] * alpha, width, height)
     rgb = torch.where(mean_alpha > 0, weighted / mean_alpha.clamp_min(1e-6), weighted)
-    return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits)
+    return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits, maps)

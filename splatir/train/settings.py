@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from splatir.data.dataset import DataSettings
+from splatir.data.maps import MapSettings
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
 from splatir.optim.material_losses import MaterialLossWeights
@@ -55,6 +56,7 @@ class TrainSettings(Settings):
         overwrite: Allow `output` to hold an earlier run; it is replaced when the new one has its
             first checkpoint.
         dataset: How the capture is read.
+        maps: What is already known about surfaces.
         stages: Stages to train: radiance, or radiance materials. "auto" adds materials where photos
             have alpha or masks: light that comes from the scene's own background is no environment.
         steps: Training steps of the radiance stage; each renders one photo.
@@ -87,6 +89,7 @@ class TrainSettings(Settings):
     resume: Path | None = None
     overwrite: bool = False
     dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
+    maps: Annotated[MapSettings, tyro.conf.arg(name="")] = field(default_factory=MapSettings)
     stages: tuple[Literal["auto", "radiance", "materials"], ...] = ("auto",)
     steps: int = 3000
     envmap: Path | None = None

@@ -1,6 +1,6 @@
 """One training step: photo in, losses, gradients, and the parameters moved."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,13 @@ from splatir.optim.densification import (
     refine_mcmc,
     reset_opacities,
 )
-from splatir.optim.losses import Target, needs_distortion, needs_surface, radiance_losses
+from splatir.optim.losses import (
+    Target,
+    needs_depth,
+    needs_distortion,
+    needs_surface,
+    radiance_losses,
+)
 from splatir.optim.parameters import LearningRates, group, keep_flat
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.radiance import RadianceImage, render_radiance
@@ -91,14 +97,17 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
     progress = stage.progress(step)
     background = _background(state, context)
     target = make_target(photo, background.detach())
+    options = replace(
+        _options(state.model, context), depth=needs_depth(stage.loss, progress, target.maps)
+    )
     image = render_radiance(
         state.model,
         camera,
         context.rasterizer,
         background,
         stage.sh_degree(step),
-        _options(state.model, context),
-        with_surface=needs_surface(stage.loss, progress),
+        options,
+        with_surface=needs_surface(stage.loss, progress, target.maps),
     )
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
@@ -143,11 +152,13 @@ def make_target(photo: Photo, background_srgb: Tensor, is_hdr: bool = False) -> 
     """
     goes_on = is_hdr and photo.encoding == "linear"
     rgb = srgb_from_hdr(photo.rgb.clamp_min(0.0)) if goes_on else photo.rgb_srgb
-    rgb = rgb.to(background_srgb.device)
-    if photo.alpha is None:
-        return Target(rgb, None, is_hdr)
-    alpha = photo.alpha.to(background_srgb.device)
-    return Target(torch.lerp(background_srgb.expand_as(rgb), rgb, alpha), alpha, is_hdr)
+    device = background_srgb.device
+    rgb, alpha = rgb.to(device), None
+    maps = None if photo.maps is None else photo.maps.to(device)
+    if photo.alpha is not None:
+        alpha = photo.alpha.to(device)
+        rgb = torch.lerp(background_srgb.expand_as(rgb), rgb, alpha)
+    return Target(rgb, alpha, is_hdr, maps)
 
 
 def _background(state: TrainState, context: StepContext) -> Tensor:

@@ -34,6 +34,7 @@ from splatir.scene.lights import (
 from splatir.settings import Settings, check_range
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
+from splatir.transport.path_integrator import PathSettings
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class RelightSettings(Settings):
         background: Behind the scene: transparent frames, white or the environment; "auto" is
             transparent for frames and white for videos. npz is always transparent.
         transport: Shadows and light from surface to surface, where the run was trained with them.
-        quality: "fast" is split-sum shading with baked transport, "reference" Monte Carlo.
+        quality: "fast" is split-sum shading with baked transport, "reference" Monte Carlo with
+            traced rays.
         samples: Directions per pixel of the reference.
+        bounces: Surfaces that its paths go on from by sampling, before baked light ends them.
         set: Materials to change: roughness=0.2 metallic=1 albedo=r,g,b (linear).
         tint: Colour r,g,b (linear) that albedo is multiplied by.
         box: Change materials in this box only: xmin,ymin,zmin,xmax,ymax,zmax, capture's frame.
@@ -73,6 +76,7 @@ class RelightSettings(Settings):
     transport: bool = True
     quality: Quality = "fast"
     samples: int = 256
+    bounces: int = 1
     set: tuple[str, ...] = ()
     tint: str | None = None
     box: str | None = None
@@ -88,6 +92,7 @@ class RelightSettings(Settings):
         check_range(self, "rotate", -1e6, 1e6)
         check_range(self, "exposure", -30, 30)
         check_range(self, "samples", 4, 65536)
+        check_range(self, "bounces", 0, 16)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ def run(settings: RelightSettings) -> None:
         finished, settings.view, finished.folder.root / "relight" / _light_name(settings)
     )
     transport = finished.transport() if settings.transport else None
-    lighting = lighting_for(model, light.all, transport, settings.quality, settings.samples)
+    paths = PathSettings(settings.samples, settings.bounces)
+    lighting = lighting_for(model, light.all, transport, settings.quality, paths)
     backend = rasterizer(finished.settings.backend, device)
     options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
     gain = 2.0**settings.exposure

@@ -15,7 +15,7 @@ from splatir.render.deferred import Lighting
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
 from splatir.scene.normals import normal_axes
 from splatir.shade.surface import Shading, SurfacePoints
-from splatir.transport.lit import LitGaussians
+from splatir.transport.lighting import GaussianLighting
 
 # Directions from which each Gaussian is looked at, over the hemisphere of its normal.
 _NUM_VIEWS = 96
@@ -74,7 +74,7 @@ def bake_radiance(model: GaussianModel, lighting: Lighting, degree: int = 3) -> 
 
 def _shaded(points: SurfacePoints, who: Int[Tensor, " p"], lighting: Lighting) -> Shading:
     """Points of known Gaussians under either kind of lighting."""
-    if isinstance(lighting, LitGaussians):
+    if isinstance(lighting, GaussianLighting):
         return lighting.shade(
             points, lighting.channels_of(who.to(points.views.device), points.views)
         )

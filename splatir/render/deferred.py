@@ -11,10 +11,10 @@ from splatir.render.gbuffer import GBuffer, render_gbuffer
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.shade.surface import Shader
-from splatir.transport.lit import LitGaussians
+from splatir.transport.lighting import GaussianLighting
 
 # Shading alone, or with shadows and light from other Gaussians.
-Lighting = Shader | LitGaussians
+Lighting = Shader | GaussianLighting
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def shade_gbuffer(gbuffer: GBuffer, lighting: Lighting) -> RenderOutput:
 
     Args:
         gbuffer: Of a view; with the channels of the lit Gaussians, if that is the lighting.
-        lighting: Shader or lit Gaussians.
+        lighting: Shader, or the Gaussians under a light.
     """
-    if isinstance(lighting, LitGaussians):
+    if isinstance(lighting, GaussianLighting):
         assert gbuffer.channels is not None
         shading = lighting.shade(gbuffer.points(), gbuffer.at_covered(gbuffer.channels))
     else:
@@ -79,7 +79,7 @@ def render_scene(
         ValueError: The model has no materials.
     """
     channels = None
-    if isinstance(lighting, LitGaussians):
+    if isinstance(lighting, GaussianLighting):
         channels = lighting.channels(camera.position_world.to(model.means))
     gbuffer = render_gbuffer(model, camera, rasterizer, options, channels)
     return shade_gbuffer(gbuffer, lighting)

@@ -17,6 +17,7 @@ from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.split_sum import SplitSum
 from splatir.transport.lit import light_gaussians
 from splatir.transport.materials import SurfaceMaterials
+from splatir.transport.path_integrator import PathSettings, PathTracing
 from splatir.transport.scene import SceneTransport
 
 Quality = Literal["fast", "reference"]
@@ -27,7 +28,7 @@ def lighting_for(
     light: Light,
     transport: SceneTransport | None,
     quality: Quality = "fast",
-    num_samples: int = 256,
+    paths: PathSettings = PathSettings(),
 ) -> Lighting:
     """The method that a quality stands for, with its light prepared.
 
@@ -35,18 +36,19 @@ def lighting_for(
         model: Gaussians with materials.
         light: Any kind, world frame.
         transport: What the Gaussians see of each other; None for no shadows.
-        quality: "fast" is split-sum with baked transport, "reference" Monte Carlo.
-        num_samples: Directions per pixel of the reference.
+        quality: "fast" is split-sum with baked transport, "reference" Monte Carlo with traced rays.
+        paths: Of the reference.
 
     Raises:
-        ValueError: Too few samples, or a light that cannot be used.
+        ValueError: A light that cannot be used.
     """
-    if quality == "reference":
-        return MonteCarlo(light, num_samples)
     if transport is None:
-        return SplitSum(light)
+        return MonteCarlo(light, paths.samples) if quality == "reference" else SplitSum(light)
     with torch.no_grad():
-        return light_gaussians(transport, SurfaceMaterials.of(model), light)
+        materials = SurfaceMaterials.of(model)
+        if quality == "reference":
+            return PathTracing(transport, materials, light, paths)
+        return light_gaussians(transport, materials, light)
 
 
 def environment_background(

@@ -1,7 +1,7 @@
 """What does a surface reflect, by the rendering equation: the reference that shading is tested by.
 
-Direct light without shadows, with the exact BRDF; the error is noise alone, which falls almost as
-fast as the number of samples grows.
+With the exact BRDF; the error is noise alone, which falls almost as fast as the number of samples
+grows. Alone it knows no shadows; with surroundings, each ray says what it sees.
 """
 
 import torch
@@ -24,6 +24,7 @@ from splatir.shade.brdf import ShadingSettings, evaluate, pdf, sample
 from splatir.shade.environment_sampling import EnvironmentSampler
 from splatir.shade.punctual import shade_punctual
 from splatir.shade.surface import Shading, SurfacePoints
+from splatir.shade.surroundings import Surroundings
 
 # Directions handled at once: about 100 MB of intermediate values.
 _CHUNK = 1 << 18
@@ -77,23 +78,43 @@ class MonteCarlo:
         self._light_points = low_discrepancy_points(num_samples - 2 * num_lobe, 2, seed + 1)
 
     def shade(self, points: SurfacePoints) -> Shading:
-        """Reflected radiance of points; memory does not grow with their number.
+        """Reflected radiance of points with nothing around them; memory does not grow with them.
 
         Args:
             points: Surface.
         """
+        return self._shade(points, None)
+
+    def shade_among(self, points: SurfacePoints, surroundings: Surroundings) -> Shading:
+        """Reflected radiance of points that see each other and other surfaces.
+
+        What surfaces send is collected with the samples of the first environment: without one, give
+        a dark one.
+
+        Args:
+            points: Surface.
+            surroundings: Of these points.
+        """
+        return self._shade(points, surroundings)
+
+    def _shade(self, points: SurfacePoints, surroundings: Surroundings | None) -> Shading:
         diffuse = torch.zeros_like(points.albedo)
         specular = torch.zeros_like(points.albedo)
         for light in self._punctual:
             shading = shade_punctual(points, light, self._settings)
-            diffuse, specular = diffuse + shading.diffuse, specular + shading.specular
-        for light, sampler in self._environments:
-            shading = self._shade_environment(points, light, sampler)
+            visible = 1.0 if surroundings is None else surroundings.sees(light)
+            diffuse = diffuse + visible * shading.diffuse
+            specular = specular + visible * shading.specular
+        for environment in self._environments:
+            shading = self._shade_environment(points, environment, surroundings)
             diffuse, specular = diffuse + shading.diffuse, specular + shading.specular
         return Shading(diffuse, specular)
 
     def _shade_environment(
-        self, points: SurfacePoints, light: EnvironmentLight, sampler: EnvironmentSampler
+        self,
+        points: SurfacePoints,
+        environment: tuple[EnvironmentLight, EnvironmentSampler],
+        surroundings: Surroundings | None,
     ) -> Shading:
         """All points, a chunk at a time; the backward pass shades each chunk again."""
         count = len(points.normals)
@@ -101,7 +122,7 @@ class MonteCarlo:
         parts: list[tuple[Tensor, Tensor]] = []
         for start in range(0, count, step):
             chunk = _slice(points, start, start + step)
-            arguments = (chunk, start, light, sampler)
+            arguments = (chunk, start, environment, surroundings)
             if torch.is_grad_enabled() and count > step:
                 part = checkpoint(self._estimate, *arguments, use_reentrant=False)
             else:
@@ -116,13 +137,19 @@ class MonteCarlo:
         self,
         points: SurfacePoints,
         start: int,
-        light: EnvironmentLight,
-        sampler: EnvironmentSampler,
+        environment: tuple[EnvironmentLight, EnvironmentSampler],
+        surroundings: Surroundings | None,
     ) -> tuple[Tensor, Tensor]:
         """Estimated lobes of a chunk that begins with the point numbered `start`."""
+        light, sampler = environment
         directions, density = self._directions(points, start, sampler)
         diffuse, specular = evaluate(points, directions, self._settings)
         arriving = environment_radiance(light.radiance, directions).to(density)
+        if surroundings is not None:
+            seen = surroundings.look(slice(start, start + len(points.normals)), directions)
+            arriving = arriving * seen.is_sky[..., None]
+            if environment is self._environments[0]:
+                arriving = arriving + seen.radiance
         arriving = arriving / (self._num_samples * density[..., None])
         return (diffuse * arriving).sum(0), (specular * arriving).sum(0)
 

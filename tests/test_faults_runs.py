@@ -337,10 +337,12 @@ def test_a_disk_too_full_for_metrics_is_named(
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(
     results: Path, tmp_path: Path, command: FailingCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoiled(state: object, context: object, camera: object, photo: object) -> object:
+    def spoiled(
+        state: object, context: object, camera: object, photo: object, view_index: int
+    ) -> object:
         if state.step == 3:  # type: ignore[attr-defined]
             photo = replace(photo, rgb=photo.rgb * float("nan"))  # type: ignore
-        return train_step(state, context, camera, photo)  # type: ignore[arg-type]
+        return train_step(state, context, camera, photo, view_index)  # type: ignore[arg-type]
 
     run = tmp_path / "run"
     words = ["train", *TINY, "--data", results / "capture", "--output", run, "--steps", "6"]

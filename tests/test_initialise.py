@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -146,10 +147,17 @@ def test_random_points_repeat_for_a_seed() -> None:
 
 def test_surroundings_lie_beyond_the_cameras_where_two_of_them_look() -> None:
     cameras = ring([0.0, 0.0, 0.0], count=12)
-    distance = torch.stack([camera.position_world for camera in cameras]).norm(dim=-1).median()
-    points = surrounding_points(cameras, count=4000, seed=0)
-    assert len(points.positions) > 500
-    assert points.positions.norm(dim=-1).min() >= distance - 1e-3
+    # One stands further back than the rest: nothing may stand before it either.
+    T = cameras[0].T_camera_world.clone()
+    T[2, 3] *= 1.6
+    cameras.append(replace(cameras[0], T_camera_world=T))
+    positions = torch.stack([camera.position_world for camera in cameras])
+    distances = positions.norm(dim=-1)
+    points = surrounding_points(cameras, count=1000, seed=0)
+    assert 300 < len(points.positions) <= 1000
+    assert points.positions.norm(dim=-1).min() >= 1.5 * distances.median() - 1e-3
+    gaps = torch.cdist(points.positions, positions)
+    assert (gaps >= 0.5 * distances - 1e-3).all()
     views = torch.zeros(len(points.positions))
     for camera in cameras:
         p = points.positions @ camera.T_camera_world[:3, :3].mT + camera.T_camera_world[:3, 3]

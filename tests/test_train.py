@@ -63,7 +63,9 @@ def assert_same(a: object, b: object, where: str = "state") -> None:
 def test_resumed_training_equals_an_unbroken_one_bit_for_bit(
     small: TrainSettings, tmp_path: Path, strategy: str
 ) -> None:
-    small = replace(small, densify=replace(small.densify, strategy=strategy, reset_every=8))
+    densify = replace(small.densify, strategy=strategy, reset_every=8, mcmc_every=5)
+    exposures = "per-photo" if strategy == "mcmc" else "shared"
+    small = replace(small, densify=densify, exposures=exposures)
     train(small)
     broken = replace(small, output=tmp_path / "broken", checkpoint_every=11)
     train(broken)

@@ -25,7 +25,7 @@ from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.scene.radiance import radiance_colours
 from splatir.settings import Settings
 from splatir.train.settings import TrainSettings
-from splatir.train.stages import RadianceStage, stages_of
+from splatir.train.stages import RadianceStage, for_capture, stages_of
 from splatir.train.state import TrainState
 from splatir.train.step import StepContext, train_step
 
@@ -140,7 +140,8 @@ def _no_rates() -> LearningRates:
 
 
 def _context(settings: BenchStepSettings) -> StepContext:
-    stage = stages_of(TrainSettings(steps=_STEPS, stages=("radiance",)))[0]
+    training = TrainSettings(steps=_STEPS, stages=("radiance",))
+    stage = stages_of(for_capture(training, has_background=False))[0]
     assert isinstance(stage, RadianceStage)
     backend = rasterizer("cpu", torch.device("cpu"))
     return StepContext(stage, backend, _no_rates(), 1.0, "white", False, None, 0)

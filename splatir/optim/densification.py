@@ -32,9 +32,11 @@ class DensificationSettings(Settings):
 
     Attributes:
         strategy: "default" (clone and split by screen gradient), "mcmc" (relocate) or "none".
+            "auto" is mcmc where photos show a background, default elsewhere: cloning grows fog
+            where few views see a place.
         start: First step, as a part of the stage's steps.
-        stop: Last step, likewise.
-        every: Steps between refinements.
+        stop: Last step, likewise (default strategy).
+        every: Steps between refinements (default strategy).
         max_gaussians: Never more than this.
         pixels_per_gaussian: In captures with a background, nor more than one per this many
             training pixels.
@@ -45,11 +47,13 @@ class DensificationSettings(Settings):
         prune_opacity: Below it Gaussians are removed (default) or relocated (mcmc).
         prune_scale: Above it Gaussians are removed, in scene extents, after the first reset.
         reset_every: Steps between opacity resets; 0 for none.
+        mcmc_stop: Last step under mcmc, as a part of the stage's steps.
+        mcmc_every: Steps between refinements under mcmc.
         mcmc_growth: Growth of the number of Gaussians per refinement.
         mcmc_noise: Noise on the centres, times their learning rate.
     """
 
-    strategy: Literal["default", "mcmc", "none"] = "default"
+    strategy: Literal["auto", "default", "mcmc", "none"] = "auto"
     start: float = 0.05
     stop: float = 0.5
     every: int = 100
@@ -61,6 +65,8 @@ class DensificationSettings(Settings):
     prune_opacity: float = 0.005
     prune_scale: float = 0.1
     reset_every: int = 0
+    mcmc_stop: float = 0.8
+    mcmc_every: int = 25
     mcmc_growth: float = 0.05
     mcmc_noise: float = 5e5
 
@@ -70,17 +76,19 @@ class DensificationSettings(Settings):
         Raises:
             SettingsError: A value out of range.
         """
-        check_range(self, "start stop", 0, 1, group="densify")
-        check_range(self, "every max_gaussians", 1, group="densify")
+        check_range(self, "start stop mcmc_stop", 0, 1, group="densify")
+        check_range(self, "every mcmc_every max_gaussians", 1, group="densify")
         positive = "pixels_per_gaussian gradient prune_scale"
         check_range(self, positive, 0, open_ends=True, group="densify")
         check_range(self, "grow_scale reset_every mcmc_growth mcmc_noise", 0, group="densify")
         # A reset leaves opacities of twice this value, which must be below 1.
         check_range(self, "prune_opacity", 0, 0.5, open_ends=True, group="densify")
-        if self.start > self.stop:
-            raise SettingsError(
-                f"densify.start must not lie after densify.stop, got {self.start} and {self.stop}."
-            )
+        for name in ("stop", "mcmc_stop"):
+            stop = getattr(self, name)
+            if self.start > stop:
+                raise SettingsError(
+                    f"densify.start must not lie after densify.{name}, got {self.start} and {stop}."
+                )
 
 
 @dataclass

@@ -31,7 +31,7 @@ class LossWeights(Settings):
         normal_map: Normals against the user's maps (--normals), mean of 1 - cosine.
         depth_map: Depth against the user's maps (--depths), mean relative error.
         distortion: Depth distortion (2DGS, eq. 13), in units of the squared extent; surfels only.
-        opacity: Mean opacity (Kheradmand et al. 2024).
+        opacity: Mean opacity (Kheradmand et al. 2024); under mcmc densification only.
         scale: Mean scale in scene extents (likewise).
     """
 
@@ -42,8 +42,8 @@ class LossWeights(Settings):
     normal_map: float = 0.5
     depth_map: float = 0.5
     distortion: float = 0.0
-    opacity: float = 0.0
-    scale: float = 0.0
+    opacity: float = 0.01
+    scale: float = 0.01
 
     def __post_init__(self) -> None:
         """Refuse weights that are no weights.

@@ -29,6 +29,7 @@ class LearningRates(Settings):
         sh0: Of the degree-0 coefficient.
         shN: Of all higher ones.
         background: Of a learned background colour.
+        exposures: Of each photo's log gains.
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
@@ -43,6 +44,7 @@ class LearningRates(Settings):
     sh0: float = 5e-3
     shN: float = 2.5e-4
     background: float = 1e-2
+    exposures: float = 2e-3
     albedo: float = 5e-2
     roughness: float = 3e-2
     metallic: float = 3e-2
@@ -55,8 +57,9 @@ class LearningRates(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "means means_final", 0, open_ends=True, group="rates")
-        names = "quats scales opacities sh0 shN background albedo roughness metallic environment"
+        names = "quats scales opacities sh0 shN background exposures"
         check_range(self, names, 0, group="rates")
+        check_range(self, "albedo roughness metallic environment", 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.

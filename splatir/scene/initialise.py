@@ -21,8 +21,13 @@ from splatir.scene.gaussians import (
 )
 from splatir.settings import Settings, check_range
 
-# Surroundings reach this many camera distances; what lies beyond moves too little to be placed.
-_SURROUNDINGS_REACH = 6.0
+# Surroundings begin and end at so many camera distances. Nearer ones are a fog before cameras that
+# stand further back than most; what lies beyond moves too little to be placed.
+_SURROUNDINGS_START, _SURROUNDINGS_REACH = 1.5, 6.0
+# None is nearer to a camera than this part of the camera's distance from what it looks at.
+_FREE_SPACE = 0.5
+# Draws per point wanted: most are where fewer than two cameras look.
+_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,9 @@ class InitialisationSettings(Settings):
     """How the first Gaussians are made.
 
     Attributes:
-        num_points: Points sampled on the visual hull, around a capture with a background, or in the
-            cameras' common volume where there is neither hull nor enough sparse points.
+        num_points: Points sampled on the visual hull, or in the cameras' common volume where there
+            is neither hull nor enough sparse points.
+        num_surroundings: Points sampled around a capture with a background, at most.
         opacity: Opacity of the Gaussians at the start, but for surroundings.
         surroundings_opacity: Opacity at the start of those around a capture with a background.
             Nothing says where they belong: faint ones stay where photos want them, and let through
@@ -41,6 +47,7 @@ class InitialisationSettings(Settings):
     """
 
     num_points: int = 16_000
+    num_surroundings: int = 4_000
     opacity: float = 0.2
     surroundings_opacity: float = 0.05
     scale: float = 0.8
@@ -53,6 +60,7 @@ class InitialisationSettings(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "num_points", 1, group="init")
+        check_range(self, "num_surroundings", 0, group="init")
         check_range(self, "opacity surroundings_opacity", 0, 1, open_ends=True, group="init")
         check_range(self, "scale", 0, open_ends=True, group="init")
         check_range(self, "sh_degree", 0, MAX_DEGREE, group="init")
@@ -148,31 +156,38 @@ def random_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoint
 
 
 def surrounding_points(cameras: Sequence[Camera], count: int, seed: int) -> SeedPoints:
-    """Grey points beyond the cameras, where at least two of them look.
+    """Grey points well beyond the cameras, where at least two of them look.
 
     Walls and far backgrounds have few triangulated points, and densification cannot reach far from
-    where there are none. Nothing is put between the cameras and what they look at: there, a point
-    at a wrong depth becomes a floater that hides the subject from other views.
+    where there are none. Nothing is put between the cameras and what they look at, or where a
+    camera might stand: there, a point at a wrong depth becomes a fog that hides the subject from
+    other views.
 
     Args:
         cameras: Views, in the world frame.
-        count: Points drawn; those that fewer than two cameras see are dropped.
+        count: Points at most; fewer where little is seen beyond the cameras.
         seed: For the draw.
     """
     positions = torch.stack([camera.position_world for camera in cameras])
     centre, _ = common_sphere(cameras)
     reach = float((positions - centre).norm(dim=-1).median())
     generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(count, 3, generator=generator)
+    drawn = _DRAWS * count
+    directions = torch.randn(drawn, 3, generator=generator)
     directions = torch.nn.functional.normalize(directions, dim=-1)
-    distances = reach * _SURROUNDINGS_REACH ** torch.rand(count, 1, generator=generator)
-    points = centre + directions * distances
-    views = torch.zeros(count, dtype=torch.int32)
-    for camera in cameras:
+    growth = (_SURROUNDINGS_REACH / _SURROUNDINGS_START) ** torch.rand(
+        drawn, 1, generator=generator
+    )
+    points = centre + directions * reach * _SURROUNDINGS_START * growth
+    views = torch.zeros(drawn, dtype=torch.int32)
+    is_free = torch.zeros(drawn, dtype=torch.bool)
+    for camera, position in zip(cameras, positions, strict=True):
+        free_radius = _FREE_SPACE * float((position - centre).norm())
+        is_free |= (points - position).norm(dim=-1) < free_radius
         in_camera = transform_points(camera.T_camera_world, points)
         pixels = (in_camera @ camera.K.mT)[:, :2] / in_camera[:, 2:].clamp_min(1e-6)
         size = torch.tensor([camera.width, camera.height])
         views += (in_camera[:, 2] > 0) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
-    kept = points[views >= 2]
+    kept = points[(views >= 2) & ~is_free][:count]
     is_surrounding = torch.ones(len(kept), dtype=torch.bool)
     return SeedPoints(kept, torch.full_like(kept, 0.5), torch.zeros_like(kept), is_surrounding)

@@ -43,7 +43,7 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
         parts.append(SeedPoints(positions, colours, torch.zeros_like(positions), placed))
     cameras = [view.camera for view in dataset.train]
     if dataset.has_background and parts:
-        parts.append(surrounding_points(cameras, settings.init.num_points, settings.seed))
+        parts.append(surrounding_points(cameras, settings.init.num_surroundings, settings.seed))
     if sum(len(part.positions) for part in parts) < _ENOUGH_POINTS:
         parts.append(random_points(cameras, settings.init.num_points, settings.seed))
     merged = SeedPoints(

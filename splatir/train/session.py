@@ -26,18 +26,20 @@ from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
 from splatir.train.budget import within_pixel_budget
 from splatir.train.coarse import reduced_photo
+from splatir.train.grey_card import GreyCard
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
 from splatir.train.material_step import (
     KnownLight,
     MaterialContext,
+    Scale,
     check_metal,
     material_step,
 )
 from splatir.train.new_run import NewRun, create_new_run
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
-from splatir.train.stages import MaterialStage, RadianceStage, Stage, stages_of, with_stages
+from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
 from splatir.train.start_materials import known_light, start_materials
 from splatir.train.state import TrainState, generator_for
 from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
@@ -52,6 +54,9 @@ _LOG_EVERY = 50
 _THICKNESS = 2e-4
 # Masks whose polarity is looked at before training.
 _CHECKED_MASKS = 4
+
+# One step on a training view, its photo and its number.
+_StepFunction = Callable[[Camera, Photo, int], StepReport]
 
 
 class TrainingStopped(RuntimeError):
@@ -108,7 +113,7 @@ def train(settings: TrainSettings) -> TrainingResult:
     device = pick_device(settings.device)
     backend = rasterizer(settings.backend, device)
     dataset = read_dataset(settings.data, settings.dataset)
-    settings = with_stages(settings, dataset.has_background)
+    settings = for_capture(settings, dataset.has_background)
     budget = int(settings.photo_memory_gb * 1e9)
     load_maps = map_loader(dataset, settings.maps)
     with (
@@ -174,10 +179,14 @@ class _Session:
     def start(self) -> None:
         """Read a known light, make the first Gaussians and the run folder."""
         self.known_light = known_light(self.settings, self.dataset)
+        self._scale()
         model = initial_model(self.dataset, self.photos, self.settings).to(self.device)
         learn = self._background() == "learned"
         extent = self.dataset.extent
-        self.state = TrainState.start(model, learn, self.settings.rates, extent)
+        per_photo = self.settings.exposures == "per-photo"
+        num_exposures = len(self.dataset.train) if per_photo else 0
+        rates = self.settings.rates
+        self.state = TrainState.start(model, learn, rates, extent, num_exposures)
         assert self.settings.data is not None
         self.new_run = create_new_run(self.settings, self.settings.data)
         self.run = self.new_run.folder
@@ -242,7 +251,7 @@ class _Session:
                 self.state = start_materials(self.state, self.known_light, self.settings)
             self._run_stage(stage, self._step_function(stage))
 
-    def _step_function(self, stage: Stage) -> Callable[[Camera, Photo], StepReport]:
+    def _step_function(self, stage: Stage) -> _StepFunction:
         """What does one step of a stage on a view."""
         settings = self.settings
         if isinstance(stage, MaterialStage):
@@ -252,9 +261,15 @@ class _Session:
             if not environment.requires_grad:
                 known = KnownLight.of(EnvironmentLight(self.state.radiance))
             context = MaterialContext(
-                stage, self.backend, settings.rates, self._raster_options, known, self._transport()
+                stage,
+                self.backend,
+                settings.rates,
+                self._raster_options,
+                known,
+                self._transport(),
+                self._scale(),
             )
-            return functools.partial(self._material_step, context)
+            return lambda camera, photo, _: self._material_step(context, camera, photo)
         assert isinstance(stage, RadianceStage)
         radiance_context = StepContext(
             stage,
@@ -266,7 +281,7 @@ class _Session:
             _THICKNESS * self.dataset.extent if settings.keeps_flat else None,
             settings.seed,
         )
-        return lambda camera, photo: train_step(self.state, radiance_context, camera, photo)
+        return functools.partial(train_step, self.state, radiance_context)
 
     def _transport(self) -> SceneTransport | None:
         """What the Gaussians see of each other, where shadows and bounces are wanted."""
@@ -274,6 +289,17 @@ class _Session:
         if not materials.transport:
             return None
         return SceneTransport.of(self.state.model.gaussians, materials.directions)
+
+    def _scale(self) -> Scale:
+        """What decides between bright paint and bright light."""
+        settings = self.settings
+        if settings.envmap is not None:
+            return "given"
+        if settings.grey_card is not None:
+            return GreyCard.find(settings.grey_card, settings.grey_reflectance, self.dataset)
+        maps = settings.maps
+        are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
+        return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"
 
     def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
         stage = context.stage
@@ -285,7 +311,7 @@ class _Session:
     def _raster_options(self) -> RasterOptions:
         return RasterOptions(antialiased=self.settings.uses_antialiasing)
 
-    def _run_stage(self, stage: Stage, step: Callable[[Camera, Photo], StepReport]) -> None:
+    def _run_stage(self, stage: Stage, step: _StepFunction) -> None:
         done = self.state.step - stage.start
         bar = tqdm(total=stage.steps, initial=done, desc=stage.name, unit="step")
         smoothed = None
@@ -302,13 +328,13 @@ class _Session:
                     raise KeyboardInterrupt
         self._save()
 
-    def _step(self, stage: Stage, step: Callable[[Camera, Photo], StepReport]) -> StepReport:
+    def _step(self, stage: Stage, step: _StepFunction) -> StepReport:
         started = time.perf_counter()
         index = self._view_index(self.state.step)
         for ahead in range(1, _LOOKAHEAD + 1):
             self.photos.prefetch(self._view_index(self.state.step + ahead))
         camera, photo = self._sample(index, stage.image_divisor(self.state.step))
-        report = step(camera, photo)
+        report = step(camera, photo, index)
         self.state.seconds += time.perf_counter() - started
         return report
 

@@ -62,6 +62,9 @@ class TrainSettings(Settings):
         steps: Training steps of the radiance stage; each renders one photo.
         envmap: The true environment (.hdr or .exr, in the capture's frame), where it is known; it
             is kept fixed.
+        grey_card: NAME:X,Y, a photo and a pixel of it (from 0 at the top left) that shows a neutral
+            surface of known reflectance; it fixes brightness and tint of the light.
+        grey_reflectance: What that surface reflects, linear.
         seed: Of everything random.
         device: "auto" takes CUDA where there is one.
         backend: Rasteriser; "auto" takes the fastest that the device has.
@@ -71,6 +74,9 @@ class TrainSettings(Settings):
         antialiased: Scale opacity by the area lost to the pixel blur (ellipsoids only).
         background: Behind the Gaussians in training: "auto" is random where photos have alpha or
             masks, learned elsewhere.
+        exposures: "per-photo" learns gains of red, green and blue for each training photo (their
+            mean over the photos is 1, which is how held-out views are shown), "shared" trusts the
+            photos; "auto" is per-photo where photos show a background.
         photo_memory_gb: Decoded photos kept in memory at most; 0 decodes them again and again.
         eval_every: Steps between scores on the held-out views; 0 scores at the end only.
         checkpoint_every: Steps between checkpoints; the last two are kept. 0 writes one at the end.
@@ -93,6 +99,8 @@ class TrainSettings(Settings):
     stages: tuple[Literal["auto", "radiance", "materials"], ...] = ("auto",)
     steps: int = 3000
     envmap: Path | None = None
+    grey_card: str | None = None
+    grey_reflectance: float = 0.18
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "reference", "cpu", "gsplat"] = "auto"
@@ -100,6 +108,7 @@ class TrainSettings(Settings):
     flat: bool = True
     antialiased: bool = False
     background: Background = "auto"
+    exposures: Literal["auto", "per-photo", "shared"] = "auto"
     photo_memory_gb: float = 4.0
     eval_every: int = 1000
     checkpoint_every: int = 1000
@@ -129,6 +138,11 @@ class TrainSettings(Settings):
         """
         check_range(self, "steps", 1)
         check_range(self, "photo_memory_gb eval_every checkpoint_every", 0)
+        check_range(self, "grey_reflectance", 0, 1, open_ends=True)
+        if self.grey_card is not None and self.envmap is not None:
+            raise SettingsError(
+                "--envmap says how bright the light is, and so does --grey-card. Give one of them."
+            )
         # What torch's generators take.
         check_range(self, "seed", 0, 2**63 - 1)
         if self.stages not in (("auto",), ("radiance",), ("radiance", "materials")):

@@ -66,8 +66,9 @@ class RadianceStage(Stage):
     def refines(self, step: int) -> bool:
         """Whether Gaussians are added and removed after a step."""
         d = self.densify
-        inside = d.start <= self.progress(step) < d.stop
-        return d.strategy != "none" and inside and step % d.every == 0 and step > self.start
+        stop, every = (d.mcmc_stop, d.mcmc_every) if d.strategy == "mcmc" else (d.stop, d.every)
+        inside = d.start <= self.progress(step) < stop
+        return d.strategy != "none" and inside and step % every == 0 and step > self.start
 
     def resets_opacity(self, step: int) -> bool:
         """Whether opacities are reset after a step (default strategy only)."""
@@ -98,29 +99,41 @@ class MaterialStage(Stage):
         return self.settings.decay ** (late / (1.0 - self.settings.decay_from))
 
 
-def with_stages(settings: TrainSettings, has_background: bool) -> TrainSettings:
+def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
     """The settings with "auto" replaced by what suits the capture.
 
     Args:
         settings: As given.
         has_background: Whether the photos show more than an object: no alpha, no masks.
     """
-    if settings.stages != ("auto",):
-        return settings
-    return replace(settings, stages=("radiance",) if has_background else ("radiance", "materials"))
+    if settings.stages == ("auto",):
+        stages = ("radiance",) if has_background else ("radiance", "materials")
+        settings = replace(settings, stages=stages)
+    if settings.densify.strategy == "auto":
+        strategy = "mcmc" if has_background else "default"
+        settings = replace(settings, densify=replace(settings.densify, strategy=strategy))
+    if settings.exposures == "auto":
+        settings = replace(settings, exposures="per-photo" if has_background else "shared")
+    return settings
 
 
 def stages_of(settings: TrainSettings) -> tuple[Stage, ...]:
-    """The stages that settings name, in order; see `with_stages`."""
+    """The stages that settings name, in order; see `for_capture`."""
     assert settings.stages != ("auto",)
     stages: list[Stage] = []
     for name in settings.stages:
         start = stages[-1].end if stages else 0
         if name == "radiance":
-            parts = (settings.loss, settings.schedule, settings.densify)
+            loss = settings.loss
+            if settings.densify.strategy != "mcmc":
+                loss = replace(loss, opacity=0.0, scale=0.0)
+            parts = (loss, settings.schedule, settings.densify)
             stages.append(RadianceStage(name, start, settings.steps, *parts))
         else:
-            materials = settings.materials
-            parts = (materials, settings.material_loss)
+            materials, loss = settings.materials, settings.material_loss
+            if settings.grey_card is not None:
+                # The card shows the colour of the light, whatever that is.
+                loss = replace(loss, white_light=0.0)
+            parts = (materials, loss)
             stages.append(MaterialStage(name, start, materials.steps, *parts))
     return tuple(stages)

@@ -25,6 +25,7 @@ class TrainState:
     Attributes:
         model: The Gaussians.
         background: Learned background colour (sRGB), or None.
+        exposures: Log gains of each training photo [views,3], mean 0, or None.
         environment: Log radiance of the light [height,width,3], or None before the materials
             stage. Not optimised (no gradient) where the light is known.
         optimizer: Adam over what the present stage moves.
@@ -37,6 +38,7 @@ class TrainState:
 
     model: GaussianModel
     background: nn.Parameter | None
+    exposures: nn.Parameter | None
     environment: nn.Parameter | None
     optimizer: torch.optim.Optimizer
     statistics: GradientStatistics
@@ -46,7 +48,12 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, model: GaussianModel, learn_background: bool, rates: LearningRates, extent: float
+        cls,
+        model: GaussianModel,
+        learn_background: bool,
+        rates: LearningRates,
+        extent: float,
+        num_exposures: int = 0,
     ) -> "TrainState":
         """State before the first step.
 
@@ -55,29 +62,32 @@ class TrainState:
             learn_background: Also optimise a background colour, from mid-grey.
             rates: Learning rates.
             extent: Radius of the scene, scene units.
+            num_exposures: Photos whose gains are also optimised, from 1; 0 for none.
         """
         device = model.means.device
         background = (
             nn.Parameter(torch.full((3,), 0.5, device=device)) if learn_background else None
         )
-        return cls._of(model, background, None, rates, extent)
+        exposures = None
+        if num_exposures:
+            exposures = nn.Parameter(torch.zeros(num_exposures, 3, device=device))
+        return cls._of(model, (background, exposures, None), rates, extent)
 
     @classmethod
     def _of(
         cls,
         model: GaussianModel,
-        background: nn.Parameter | None,
-        environment: nn.Parameter | None,
+        beside: tuple[nn.Parameter | None, nn.Parameter | None, nn.Parameter | None],
         rates: LearningRates,
         extent: float,
     ) -> "TrainState":
-        parameters = _trained_parameters(model, background, environment)
+        """The state of a model; `beside` it background, exposures and environment."""
+        parameters = _trained_parameters(model, *beside)
         for key, value in model.params.items():
             value.requires_grad_(key in parameters)
         return cls(
             model,
-            background,
-            environment,
+            *beside,
             make_optimizer(parameters, rates, extent),
             GradientStatistics.zeros(model.num_gaussians, model.means.device),
         )
@@ -114,7 +124,7 @@ class TrainState:
             params[key] = PARAMETER_SPACES[key].invert(materials[key])
         model = GaussianModel(params, self.model.primitive)
         light = nn.Parameter(environment.detach().clone(), requires_grad=learn_light)
-        state = TrainState._of(model, self.background, light, rates, 1.0)
+        state = TrainState._of(model, (self.background, self.exposures, light), rates, 1.0)
         state.step, state.seconds = self.step, self.seconds
         return state
 
@@ -124,6 +134,7 @@ class TrainState:
             "params": {key: value.detach() for key, value in self.model.params.items()},
             "primitive": self.model.primitive,
             "background": None if self.background is None else self.background.detach(),
+            "exposures": None if self.exposures is None else self.exposures.detach(),
             "environment": None if self.environment is None else self.environment.detach(),
             "learns_light": self.environment is not None and self.environment.requires_grad,
             "optimizer": self.optimizer.state_dict(),
@@ -146,13 +157,13 @@ class TrainState:
             CheckpointError: The optimiser's part does not fit the rest.
         """
         model = model_from_plain(plain, device)
-        background, environment = (
-            None if plain[key] is None else nn.Parameter(plain[key].to(device))
-            for key in ("background", "environment")
+        background, exposures, environment = (
+            None if plain.get(key) is None else nn.Parameter(plain[key].to(device))
+            for key in ("background", "exposures", "environment")
         )
         if environment is not None:
             environment.requires_grad_(plain["learns_light"])
-        state = cls._of(model, background, environment, rates, extent)
+        state = cls._of(model, (background, exposures, environment), rates, extent)
         try:
             state.optimizer.load_state_dict(plain["optimizer"])
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -167,12 +178,16 @@ class TrainState:
 
 
 def _trained_parameters(
-    model: GaussianModel, background: nn.Parameter | None, environment: nn.Parameter | None
+    model: GaussianModel,
+    background: nn.Parameter | None,
+    exposures: nn.Parameter | None,
+    environment: nn.Parameter | None,
 ) -> dict[str, nn.Parameter]:
     """What the stage that a model is in moves, by key."""
     if not model.has_materials:
         parameters = dict(model.params.items())
-        return parameters if background is None else {**parameters, "background": background}
+        beside = {"background": background, "exposures": exposures}
+        return {**parameters, **{key: p for key, p in beside.items() if p is not None}}
     parameters = {key: model.params[key] for key in MATERIAL_KEYS}
     if environment is not None and environment.requires_grad:
         parameters["environment"] = environment
@@ -184,6 +199,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "params": dict,
     "primitive": str,
     "background": (Tensor, type(None)),
+    "exposures": (Tensor, type(None)),
     "environment": (Tensor, type(None)),
     "learns_light": bool,
     "optimizer": dict,
@@ -242,6 +258,9 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     bounced = state["bounced"]
     if bounced is not None and bounced.shape != (2, len(state["params"]["means"]), 3):
         return f"its bounced light has shape {tuple(bounced.shape)}"
+    exposures = state.get("exposures")
+    if exposures is not None and (exposures.ndim != 2 or exposures.shape[1] != 3):
+        return f"its exposures have shape {tuple(exposures.shape)}, not (photos, 3)"
     environment = state["environment"]
     if ("albedo" in state["params"]) != (environment is not None):
         return "it has materials without an environment, or one without materials"

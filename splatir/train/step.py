@@ -81,7 +81,9 @@ class StepReport:
     refinement: Refinement = field(default_factory=Refinement)
 
 
-def train_step(state: TrainState, context: StepContext, camera: Camera, photo: Photo) -> StepReport:
+def train_step(
+    state: TrainState, context: StepContext, camera: Camera, photo: Photo, view_index: int = 0
+) -> StepReport:
     """Do one step in place.
 
     Args:
@@ -89,6 +91,7 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
         context: What stays the same.
         camera: View, on the training device, at the size of `photo`.
         photo: Pixels.
+        view_index: Which training photo it is, for its exposure.
 
     Raises:
         NonFiniteLoss: Before any parameter is changed.
@@ -109,11 +112,16 @@ def train_step(state: TrainState, context: StepContext, camera: Camera, photo: P
         options,
         with_surface=needs_surface(stage.loss, progress, target.maps),
     )
+    image = _exposed(image, state.exposures, view_index)
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
     )
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
     loss = take_step(state, terms)
+    if state.exposures is not None:
+        with torch.no_grad():
+            # A common gain belongs to the model: it is what held-out views are shown with.
+            state.exposures -= state.exposures.mean(dim=0)
     if context.thickness is not None:
         keep_flat(state.model, context.thickness)
     refinement = _densify(state, context, image, camera)
@@ -169,6 +177,13 @@ def _background(state: TrainState, context: StepContext) -> Tensor:
         generator = generator_for(context.seed, state.step, BACKGROUND)
         return torch.rand(3, generator=generator).to(device)
     return torch.full((3,), 1.0 if context.background == "white" else 0.0, device=device)
+
+
+def _exposed(image: RadianceImage, exposures: Tensor | None, view_index: int) -> RadianceImage:
+    """The image as brightly as a photo was exposed."""
+    if exposures is None:
+        return image
+    return replace(image, rgb_srgb=image.rgb_srgb * exposures[view_index].exp())
 
 
 def _options(model: GaussianModel, context: StepContext) -> RasterOptions:

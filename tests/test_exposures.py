@@ -1,0 +1,75 @@
+"""Gains of training photos: told from colours, kept apart from the model, and checked in files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from splatir.data.images import Photo
+from splatir.optim.densification import DensificationSettings
+from splatir.optim.parameters import LearningRates
+from splatir.raster.selection import rasterizer
+from splatir.render.radiance import render_radiance
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.initialise import InitialisationSettings, SeedPoints, model_from_points
+from splatir.storage.checkpoint import CheckpointError
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import RadianceStage, stages_of
+from splatir.train.state import TrainState, check_contents
+from splatir.train.step import StepContext, train_step
+from tests.scenes import axis_camera
+
+
+def grey_model() -> GaussianModel:
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.rand(60, 3, generator=generator) - 0.5 + torch.tensor([0.0, 0.0, 2.0])
+    points = SeedPoints(
+        positions,
+        torch.full_like(positions, 0.4),
+        torch.zeros_like(positions),
+        torch.zeros(60, dtype=torch.bool),
+    )
+    return model_from_points(points, "ellipsoid", InitialisationSettings(sh_degree=0), seed=0)
+
+
+def test_exposures_of_photos_are_told_from_their_colours() -> None:
+    """One view, photographed at a half and at twice its brightness: the model takes the mean."""
+    model = grey_model()
+    camera = axis_camera(24, 20)
+    rates = LearningRates(exposures=0.02, scales=0.0, opacities=0.0, quats=0.0)
+    state = TrainState.start(model, False, rates, 1.0, num_exposures=2)
+    settings = TrainSettings(
+        stages=("radiance",), steps=200, densify=DensificationSettings(strategy="none")
+    )
+    stage = stages_of(settings)[0]
+    assert isinstance(stage, RadianceStage)
+    context = StepContext(
+        stage, rasterizer("reference", torch.device("cpu")), rates, 1.0, "black", False, None, 0
+    )
+    with torch.no_grad():
+        shown = render_radiance(model, camera, context.rasterizer, torch.zeros(3)).rgb_srgb
+    photos = [Photo((shown * gain).clamp(0, 1), None, "srgb", 8) for gain in (0.5, 2.0)]
+    for step in range(200):
+        train_step(state, context, camera, photos[step % 2], step % 2)
+    assert state.exposures is not None
+    gains = state.exposures.detach().exp()
+    torch.testing.assert_close(gains[1] / gains[0], torch.full((3,), 4.0), rtol=0.1, atol=0.0)
+    torch.testing.assert_close(gains.prod(dim=0), torch.ones(3), rtol=1e-4, atol=0.0)
+
+
+def test_a_state_keeps_its_exposures(tmp_path: Path) -> None:
+    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, num_exposures=3)
+    assert state.exposures is not None
+    with torch.no_grad():
+        state.exposures += torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    again = TrainState.from_plain(state.to_plain(), LearningRates(), 1.0, torch.device("cpu"))
+    assert again.exposures is not None
+    assert torch.equal(again.exposures, state.exposures)
+    check_contents({"state": state.to_plain(), "S_world_input": torch.eye(4)}, tmp_path)
+
+
+def test_exposures_of_another_shape_are_refused(tmp_path: Path) -> None:
+    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, num_exposures=3)
+    plain = {**state.to_plain(), "exposures": torch.zeros(3, 4)}
+    with pytest.raises(CheckpointError, match=r"exposures have shape \(3, 4\)"):
+        check_contents({"state": plain, "S_world_input": torch.eye(4)}, tmp_path)

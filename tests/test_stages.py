@@ -1,0 +1,58 @@
+from dataclasses import replace
+
+import pytest
+
+from splatir.optim.densification import DensificationSettings
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import RadianceStage, for_capture, stages_of
+
+
+def radiance(settings: TrainSettings, has_background: bool) -> RadianceStage:
+    stage = stages_of(for_capture(settings, has_background))[0]
+    assert isinstance(stage, RadianceStage)
+    return stage
+
+
+def test_photos_of_an_object_alone_keep_cloning_without_regularisers_and_one_exposure() -> None:
+    stage = radiance(TrainSettings(), has_background=False)
+    assert stage.densify.strategy == "default"
+    assert stage.loss.opacity == 0.0 and stage.loss.scale == 0.0
+    assert for_capture(TrainSettings(), has_background=False).exposures == "shared"
+
+
+def test_photos_with_a_background_are_trained_by_relocation_under_their_own_exposure() -> None:
+    settings = for_capture(TrainSettings(), has_background=True)
+    assert settings.stages == ("radiance",) and settings.exposures == "per-photo"
+    stage = radiance(TrainSettings(), has_background=True)
+    assert stage.densify.strategy == "mcmc"
+    assert stage.loss.opacity > 0.0 and stage.loss.scale > 0.0
+
+
+@pytest.mark.parametrize("has_background", [False, True])
+def test_what_is_named_is_not_replaced(has_background: bool) -> None:
+    for strategy, exposures in (("default", "per-photo"), ("mcmc", "shared"), ("none", "shared")):
+        named = TrainSettings(
+            stages=("radiance",),
+            exposures=exposures,
+            densify=DensificationSettings(strategy=strategy),
+        )
+        assert for_capture(named, has_background) == named
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    """A run keeps its resolved settings and is resumed from them."""
+    once = for_capture(TrainSettings(), has_background=True)
+    assert for_capture(once, has_background=True) == once
+
+
+def test_each_strategy_has_its_own_rhythm() -> None:
+    settings = TrainSettings(
+        steps=1000,
+        densify=DensificationSettings(start=0.1, stop=0.5, every=100, mcmc_stop=0.8, mcmc_every=40),
+    )
+    cloning = radiance(settings, has_background=False)
+    assert [s for s in range(1000) if cloning.refines(s)] == [100, 200, 300, 400]
+    relocating = radiance(settings, has_background=True)
+    assert [s for s in range(1000) if relocating.refines(s)] == list(range(120, 800, 40))
+    none = replace(settings, densify=replace(settings.densify, strategy="none"))
+    assert not any(radiance(none, has_background=True).refines(s) for s in range(1000))

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
+from torch.nn import functional
 
-from splatir.scene.lights import (
-    EnvironmentLight,
-    environment_directions,
-    environment_radiance,
-    texel_solid_angles,
-)
+from splatir.maths.safe import safe_normalise
+from splatir.scene.lights import EnvironmentLight, environment_directions, texel_solid_angles
 
-# Maps with fewer rows are interpolated before their texels are dealt out to cells.
-_MIN_HEIGHT = 64
+# Rows of the grid by which texels are dealt out to cells: those of coarser maps are divided, those
+# of finer ones averaged down, as prefiltering does.
+_HEIGHT = 256
+# Light of a cell below which its direction stays, in parts of the brightest texel's.
+_DARK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -37,44 +37,37 @@ class DirectionCells:
         """Integral of an environment's radiance over each cell; no power is lost between cells.
 
         Args:
-            light: Differentiable.
+            light: Differentiable; constant within each texel.
         """
-        radiance, cells, texel_angles = self._texels(light)
-        sums = radiance.new_zeros(len(self.directions), 3)
-        return sums.index_add(0, cells, radiance * texel_angles[:, None])
+        powers, parts = self._powers(light)
+        sums = powers.new_zeros(len(self.directions), 3)
+        return sums.index_add(0, parts.cells, powers)
 
+    @torch.no_grad()
     def centroids_of(self, light: EnvironmentLight) -> Float[Tensor, "d 3"]:
         """Mean direction of each cell's light, by brightness; unit, a constant.
 
         Args:
             light: Map.
         """
-        with torch.no_grad():
-            radiance, cells, texel_angles = self._texels(light)
-            height = _working_height(light.radiance.shape[0])
-            width = len(radiance) // height
-            towards = environment_directions(height, width, radiance).flatten(0, 1)
-            power = (radiance.mean(-1) * texel_angles)[:, None]
-            sums = torch.zeros_like(self.directions).index_add(0, cells, towards * power)
-            # A dark cell keeps its own direction.
-            sums += 1e-12 * self.directions
-            return torch.nn.functional.normalize(sums, dim=-1)
+        powers, parts = self._powers(light)
+        brightness = powers.mean(-1, keepdim=True)
+        # In proportion to the light, so that no unit of radiance makes it vanish.
+        brightness = brightness / brightness.amax().clamp_min(torch.finfo(powers.dtype).tiny)
+        sums = torch.zeros_like(self.directions)
+        sums = sums.index_add(0, parts.cells, parts.directions * brightness)
+        # A dark cell keeps its own direction.
+        return safe_normalise(sums + _DARK * self.directions)
 
-    def _texels(
-        self, light: EnvironmentLight
-    ) -> tuple[Float[Tensor, "t 3"], Int[Tensor, " t"], Float[Tensor, " t"]]:
-        """Radiance of texels, the cell of each and its solid angle."""
-        height, width = light.radiance.shape[:2]
-        radiance = light.radiance.to(self.directions)
-        factor = _working_height(height) // height
-        if factor > 1:
-            fine = environment_directions(factor * height, factor * width, radiance)
-            radiance = environment_radiance(radiance, fine)
-            height, width = radiance.shape[:2]
-        cells = nearest_directions(len(self.directions), height, width)
-        angles = texel_solid_angles(height, width, radiance)
-        angles = angles[:, None].expand(height, width).flatten()
-        return radiance.flatten(0, 1), cells.to(radiance.device), angles
+    def _powers(self, light: EnvironmentLight) -> tuple[Float[Tensor, "e 3"], "_Parts"]:
+        """Integral of a map over the parts into which cells cut its texels."""
+        like = self.directions
+        radiance = _averaged(light.radiance.to(like))
+        height, width = radiance.shape[:2]
+        parts = _parts_of(len(like), height, width, like.dtype, like.device)
+        # Embedding's backward adds in a fixed order on the CPU, plain indexing's does not.
+        texels = functional.embedding(parts.texels, radiance.flatten(0, 1))
+        return texels * parts.solid_angles[:, None], parts
 
 
 def spherical_cells(count: int, like: Tensor) -> DirectionCells:
@@ -92,10 +85,6 @@ def spherical_cells(count: int, like: Tensor) -> DirectionCells:
     return DirectionCells(
         torch.from_numpy(_lattice(count)).to(like), torch.from_numpy(_solid_angles(count)).to(like)
     )
-
-
-def _working_height(height: int) -> int:
-    return height * max(1, -(-_MIN_HEIGHT // height))
 
 
 def _lattice(count: int) -> np.ndarray:
@@ -121,8 +110,58 @@ def nearest_directions(count: int, height: int, width: int) -> Int[Tensor, " t"]
 
 @functools.lru_cache(maxsize=16)
 def _solid_angles(count: int) -> np.ndarray:
-    """By counting the texels of a fine map."""
-    height = 256
-    angles = texel_solid_angles(height, 2 * height, torch.empty(0, dtype=torch.float64))
-    cells = nearest_directions(count, height, 2 * height)
-    return np.bincount(cells.numpy(), angles.repeat_interleave(2 * height).numpy(), count)
+    parts = _parts_of(count, _HEIGHT, 2 * _HEIGHT, torch.float64, torch.device("cpu"))
+    return np.bincount(parts.cells.numpy(), parts.solid_angles.numpy(), count)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Pieces into which the cells cut the texels of a map.
+
+    Attributes:
+        texels: Of which texel, row by row.
+        cells: In which cell.
+        solid_angles: Steradians; those of a texel sum to its own.
+        directions: Unit, to their middles.
+    """
+
+    texels: Int[Tensor, " e"]
+    cells: Int[Tensor, " e"]
+    solid_angles: Float[Tensor, " e"]
+    directions: Float[Tensor, "e 3"]
+
+
+@functools.lru_cache(maxsize=16)
+def _parts_of(
+    count: int, height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> _Parts:
+    factor = -(-_HEIGHT // height)
+    rows, columns = factor * height, factor * width
+    like = torch.empty(0, dtype=torch.float64)
+    cells = nearest_directions(count, rows, columns)
+    texels = (torch.arange(rows) // factor * width)[:, None] + torch.arange(columns) // factor
+    pieces, which = torch.unique(texels.flatten() * count + cells, return_inverse=True)
+    angles = texel_solid_angles(rows, columns, like).repeat_interleave(columns)
+    towards = environment_directions(rows, columns, like).flatten(0, 1) * angles[:, None]
+    sums = like.new_zeros(len(pieces), 4)
+    sums.index_add_(0, which, torch.cat([towards, angles[:, None]], dim=-1))
+    return _Parts(
+        (pieces // count).to(device),
+        (pieces % count).to(device),
+        sums[:, 3].to(device, dtype),
+        functional.normalize(sums[:, :3], dim=-1).to(device, dtype),
+    )
+
+
+def _averaged(radiance: Float[Tensor, "height width 3"]) -> Float[Tensor, "rows columns 3"]:
+    """A map of at most about twice as many rows as the grid, of the same power."""
+    height, width = radiance.shape[:2]
+    factor = height // _HEIGHT
+    while factor > 1 and (height % factor or width % factor):
+        factor -= 1
+    if factor <= 1:
+        return radiance
+    angles = texel_solid_angles(height, width, radiance)[:, None, None]
+    blocks = (radiance * angles).unflatten(1, (-1, factor)).sum(2).unflatten(0, (-1, factor)).sum(1)
+    pooled = texel_solid_angles(height // factor, width // factor, radiance)
+    return blocks / pooled[:, None, None]

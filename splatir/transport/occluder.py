@@ -56,7 +56,7 @@ class Occluder:
 
 @torch.no_grad()
 def occluder_of(gaussians: Gaussians, settings: OccluderSettings = OccluderSettings()) -> Occluder:
-    """Octagons inscribed into the ellipses where alpha has fallen to a threshold.
+    """Octagons inscribed into the ellipses where alpha has fallen to a threshold; constants.
 
     Args:
         gaussians: Geometry whose normal axes look outwards.
@@ -84,7 +84,7 @@ def occluder_of(gaussians: Gaussians, settings: OccluderSettings = OccluderSetti
         vertices,
         (first[:, None, None] + fan).reshape(-1, 3),
         kept.repeat_interleave(len(fan)),
-        gaussians.means,
+        gaussians.means.detach().clone(),
         normals,
-        scales.prod(-1).sqrt(),
+        scales.sqrt().prod(-1),
     )

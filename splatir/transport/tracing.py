@@ -15,10 +15,10 @@ from splatir.transport.occluder import Occluder
 FREE = -1
 # Rays handed to a thread at once.
 _CHUNK = 1 << 17
-# A ray goes on behind what lets it through at this part of the distance reached.
+# A ray goes on behind what lets it through by this part of the distance that may be let through.
 _STEP = 1e-4
 # Polygons that one ray may pass through; after that it counts as free.
-_MAX_PASSES = 6
+_MAX_PASSES = 32
 
 
 @runtime_checkable
@@ -59,12 +59,14 @@ class EmbreeTracer:
         from embreex.rtcore_scene import EmbreeScene
 
         self._owners = occluder.owners.cpu().numpy()
-        self._centres = occluder.centres.float().cpu().numpy()
+        # About the middle of the scene, float32 resolves its splats wherever it lies.
+        self._middle = middle_of(occluder).cpu().numpy()
+        self._centres = occluder.centres.float().cpu().numpy() - self._middle
         self._normals = occluder.normals.float().cpu().numpy()
         self._scene = EmbreeScene()
         self._is_empty = len(self._owners) == 0
         if not self._is_empty:
-            vertices = np.ascontiguousarray(occluder.vertices.float().cpu().numpy())
+            vertices = _array(occluder.vertices) - self._middle
             faces = np.ascontiguousarray(occluder.faces.to(torch.int32).cpu().numpy())
             self._mesh = TriangleMesh(self._scene, vertices, faces)
             # The structure is built by the first ray; threads must find it ready.
@@ -80,7 +82,8 @@ class EmbreeTracer:
         """See `RayTracer.first_hits`."""
         count = len(origins)
         hits = np.full(count, FREE, dtype=np.int32)
-        starts, towards, backs = _array(origins), _array(directions), _array(back_reach)
+        starts, towards = _array(origins) - self._middle, _array(directions)
+        backs = _array(back_reach)
         far = np.full(count, np.inf, dtype=np.float32) if reach is None else _array(reach)
 
         def trace(start: int) -> None:
@@ -114,9 +117,18 @@ class EmbreeTracer:
             if not passes.any():
                 break
             waiting = which[passes]
-            travelled = distance[passes] * (1.0 + _STEP) + 1e-6
+            travelled = distance[passes] + _STEP * back_reach[waiting]
             starts = origins[waiting] + travelled[:, None] * directions[waiting]
         return hits
+
+
+def middle_of(occluder: Occluder) -> Float[Tensor, " 3"]:
+    """Mean of the Gaussians' centres, float32; 0 where there are none.
+
+    Args:
+        occluder: Of any Gaussians.
+    """
+    return occluder.centres.double().sum(0).div(max(len(occluder.centres), 1)).float()
 
 
 def _array(values: Tensor) -> np.ndarray:

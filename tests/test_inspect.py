@@ -123,6 +123,28 @@ def test_odd_exposure_and_black_images_are_found(make: Callable[..., Dataset]) -
     assert any("(v4)" in w and "black" in w for w in report.warnings)
 
 
+def test_a_photo_with_a_focal_length_of_its_own_is_found(make: Callable[..., Dataset]) -> None:
+    dataset = make([photo_of(100)] * 6)
+    zoomed = [replace(v, camera=replace(v.camera, K=v.camera.K * 1.0)) for v in dataset.train]
+    zoomed[2].camera.K[0, 0] *= 1.4
+    zoomed[3].camera.K[0, 0] *= 1.1
+    found = inspect_dataset(replace(dataset, train=tuple(zoomed))).warnings
+    assert [w for w in found if "focal length" in w and "1 of 6 views (v2)" in w]
+    assert not any("focal length" in w for w in inspect_dataset(dataset).warnings)
+
+
+def test_two_lenses_used_alike_are_no_fault(make: Callable[..., Dataset]) -> None:
+    dataset = make([photo_of(100)] * 6)
+    other = dataset.train[0].camera.K * torch.tensor([[2.0], [2.0], [1.0]])
+    views = [
+        replace(v, camera=replace(v.camera, K=other)) if i % 2 else v
+        for i, v in enumerate(dataset.train)
+    ]
+    views.append(replace(views[1], name="v9"))
+    found = inspect_dataset(replace(dataset, train=tuple(views))).warnings
+    assert not any("focal length" in w for w in found)
+
+
 def test_warnings_of_the_reader_are_passed_on(make: Callable[..., Dataset]) -> None:
     dataset = replace(make([photo_of(100)] * 3), warnings=("2 images are missing.",), points=None)
     report = inspect_dataset(dataset)

@@ -19,6 +19,8 @@ from splatir.maths.colour import linear_from_srgb
 # A view this far from the median brightness in linear light was exposed differently, or shows
 # something else: more than a change of viewpoint around one object gives.
 _EXPOSURE_STOPS = 1.0
+# One lens, focused near and far, changes its focal length by less than this part of it.
+_FOCAL_SPREAD = 0.15
 _NUM_LISTED = 5
 
 
@@ -202,7 +204,8 @@ def _warnings(dataset: Dataset, checks: Sequence[ViewCheck]) -> list[str]:
             "alpha or masks cover every image entirely: nothing marks the object. If there is a "
             "background, make masks or remove the alpha channel."
         )
-    return found + _exposure_warnings(readable)
+    views = [*dataset.train, *dataset.test]
+    return found + _exposure_warnings(readable) + _calibration_warnings(views)
 
 
 def _exposure_warnings(readable: Sequence[ViewCheck]) -> list[str]:
@@ -229,7 +232,26 @@ def _exposure_warnings(readable: Sequence[ViewCheck]) -> list[str]:
     return found
 
 
-def _named(checks: Sequence[ViewCheck], total: int) -> str:
+def _calibration_warnings(views: Sequence[View]) -> list[str]:
+    """Views whose focal length, as a part of the longer side, is far from that of most."""
+    if len(views) < 3:
+        return []
+    focal = torch.tensor(
+        [float(v.camera.K[0, 0]) / max(v.camera.width, v.camera.height) for v in views]
+    )
+    is_odd = (focal / focal.median() - 1.0).abs() > _FOCAL_SPREAD
+    odd = [view for view, flag in zip(views, is_odd.tolist(), strict=True) if flag]
+    # So many are another lens.
+    if not odd or 3 * len(odd) >= len(views):
+        return []
+    return [
+        f"{_named(odd, len(views))}: focal length more than {100 * _FOCAL_SPREAD:.0f} % from the "
+        "median. Unless the lens was zoomed, their calibration is poor and so is their position: "
+        "reconstruct with one camera for all photos (COLMAP: --ImageReader.single_camera 1)."
+    ]
+
+
+def _named(checks: Sequence[ViewCheck] | Sequence[View], total: int) -> str:
     """ "3 of 40 views (a, b, c)"."""
     names = ", ".join(check.name for check in checks[:_NUM_LISTED])
     dots = ", ..." if len(checks) > _NUM_LISTED else ""

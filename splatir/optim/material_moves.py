@@ -15,8 +15,8 @@ _ALBEDO_RANGE = (0.01, 0.985)
 # Share of Gaussians that may be brighter than the convention says, and of those that count: fainter
 # ones are hardly seen.
 _BRIGHT_SHARE, _MIN_OPACITY = 0.1, 0.3
-# Part (exponent) of the missing factor that one correction makes up.
-_CORRECTION = 0.3
+# Part (exponent) of a missing factor that one correction makes up.
+CORRECTION = 0.3
 
 
 @torch.no_grad()
@@ -61,11 +61,24 @@ def correct_scale(model: GaussianModel, log_radiance: Tensor, brightest: float) 
     if not len(largest):
         return
     kth = max(1, math.ceil((1.0 - _BRIGHT_SHARE) * len(largest)))
-    factor = float(brightest / largest.kthvalue(kth).values) ** _CORRECTION
+    factor = brightest / largest.kthvalue(kth).values
+    exchange_brightness(model, log_radiance, (factor**CORRECTION).expand(3))
+
+
+@torch.no_grad()
+def exchange_brightness(model: GaussianModel, log_radiance: Tensor, factor: Tensor) -> None:
+    """Multiply albedo by a factor and the light by its inverse: matt surfaces look the same.
+
+    Args:
+        model: Changed in place.
+        log_radiance: Of the learned light, changed in place.
+        factor: Of each colour channel, above 0.
+    """
+    albedo = model.material("albedo")
     low = torch.finfo(albedo.dtype).eps
     scaled = (albedo * factor).clamp(low, _ALBEDO_RANGE[1])
     model.params["albedo"].copy_(PARAMETER_SPACES["albedo"].invert(scaled))
-    log_radiance -= math.log(factor)
+    log_radiance -= factor.log()
 
 
 def _set(model: GaussianModel, key: str, rows: Tensor, values: Tensor) -> None:

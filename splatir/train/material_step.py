@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from splatir.data.images import Photo
 from splatir.optim.material_losses import display_colour, material_losses
-from splatir.optim.material_moves import apply_verdict, correct_scale
+from splatir.optim.material_moves import (
+    CORRECTION,
+    apply_verdict,
+    correct_scale,
+    exchange_brightness,
+)
 from splatir.optim.metal_evidence import collect_sightings, judge_metal
 from splatir.optim.parameters import LearningRates, group
 from splatir.raster.contract import RasterBackend, RasterOptions
@@ -16,6 +22,7 @@ from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.prefilter import prefilter
 from splatir.shade.split_sum import SplitSum
+from splatir.train.grey_card import GreyCard
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
 from splatir.train.step import StepReport, make_target, psnr_of, take_step
@@ -23,6 +30,9 @@ from splatir.transport.directions import spherical_cells
 from splatir.transport.lit import CellLight, LitGaussians, bounce, diffuse_ratio
 from splatir.transport.materials import SurfaceMaterials
 from splatir.transport.scene import NUM_DIRECTIONS, SceneTransport
+
+# The convention about the brightest paint, a card in the scene, or light or albedo that is known.
+Scale = GreyCard | Literal["convention", "given"]
 
 # Steps between corrections of the scale between albedo and light, and of the bounced light.
 _CORRECT_EVERY = 25
@@ -58,6 +68,7 @@ class MaterialContext:
         options: Culling and antialiasing.
         known_light: In place of a learned one, or None.
         transport: What the Gaussians see of each other; None to shade each as if it were alone.
+        scale: What decides between bright paint and bright light.
     """
 
     stage: MaterialStage
@@ -66,6 +77,7 @@ class MaterialContext:
     options: RasterOptions
     known_light: KnownLight | None
     transport: SceneTransport | None = None
+    scale: Scale = "convention"
 
 
 def material_step(
@@ -97,9 +109,11 @@ def material_step(
         rate = getattr(context.rates, parameter_group["name"])
         parameter_group["lr"] = factor * rate
     loss = take_step(state, terms)
-    if (state.step - stage.start) % _CORRECT_EVERY == 0:
+    is_last = state.step + 1 == stage.end
+    is_due = (state.step - stage.start) % _CORRECT_EVERY == 0
+    if is_due or (is_last and isinstance(context.scale, GreyCard)):
         if context.known_light is None:
-            correct_scale(state.model, state.log_radiance, stage.settings.brightest)
+            _correct_scale(state, context)
         state.bounced = None
     state.step += 1
     with torch.no_grad():
@@ -109,6 +123,18 @@ def material_step(
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown, target.rgb_srgb),
     )
+
+
+def _correct_scale(state: TrainState, context: MaterialContext) -> None:
+    """Move brightness between albedo and light towards what decides about it."""
+    stage, scale = context.stage, context.scale
+    if isinstance(scale, GreyCard):
+        factor = scale.missing_factor(state.model, context.rasterizer, context.options)
+        # The last step leaves the card as it is.
+        share = 1.0 if state.step + 1 == stage.end else CORRECTION
+        exchange_brightness(state.model, state.log_radiance, factor**share)
+    elif scale == "convention":
+        correct_scale(state.model, state.log_radiance, stage.settings.brightest)
 
 
 def _lighting(

@@ -177,7 +177,12 @@ def test_what_is_not_covered_shows_the_background() -> None:
 
 def test_terms_of_weight_zero_are_not_computed() -> None:
     off = MaterialLossWeights(
-        albedo_smooth=0.0, roughness_smooth=0.0, metallic=0.0, white_light=0.0, light_smooth=0.0
+        albedo_smooth=0.0,
+        roughness_smooth=0.0,
+        normal_smooth=0.0,
+        metallic=0.0,
+        white_light=0.0,
+        light_smooth=0.0,
     )
     assert material_priors(uniform_gbuffer(), white_photo(), off) == {}
     assert light_priors(EnvironmentLight(torch.ones(4, 8, 3)), off) == {}

@@ -90,6 +90,7 @@ def test_a_resumed_materials_stage_equals_an_unbroken_one_bit_for_bit(
 
 
 def test_materials_leave_geometry_and_radiance_as_they_were(small: TrainSettings) -> None:
+    small = replace(small, rates=replace(small.rates, normals=0.0))
     train(small)
     assert small.output is not None
     before = final_state(stopped_after(small, 3))
@@ -193,8 +194,12 @@ def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
     assert isinstance(radiance, RadianceStage) and isinstance(materials, MaterialStage)
     assert (radiance.start, radiance.end, materials.start, materials.end) == (0, 10, 10, 30)
     assert stages_of(replace(settings, stages=("radiance",))) == (radiance,)
-    assert materials.rate_factor(10) == materials.rate_factor(20) == 1.0
-    assert materials.rate_factor(25) == pytest.approx(settings.materials.decay**0.5)
+    rates = LearningRates(albedo=0.2, normals=0.001)
+    assert materials.rate(rates, "albedo", 10) == materials.rate(rates, "albedo", 20) == 0.2
+    late = settings.materials.decay**0.5
+    assert materials.rate(rates, "albedo", 25) == pytest.approx(0.2 * late)
+    # Normals wait, and the rate of the radiance stage does not count.
+    assert materials.rate(rates, "quats", 12) == 0.0 < materials.rate(rates, "quats", 13) == 0.001
     assert materials.image_divisor(10) == 1
 
 
@@ -204,7 +209,8 @@ def test_rates_that_never_fall_divide_by_nothing() -> None:
     )
     stage = stages_of(settings)[1]
     assert isinstance(stage, MaterialStage)
-    assert [stage.rate_factor(step) for step in (1, 2, 3)] == [1.0, 1.0, 1.0]
+    rates = LearningRates(albedo=0.2)
+    assert [stage.rate(rates, "albedo", step) for step in (1, 2, 3)] == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("stages", [(), ("materials",), ("materials", "radiance")])

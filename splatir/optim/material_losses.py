@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.maths.colour import srgb_from_hdr, srgb_from_linear
+from splatir.maths.colour import linear_from_srgb, srgb_from_hdr, srgb_from_linear
 from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.map_losses import albedo_map_loss
@@ -19,6 +19,10 @@ from splatir.settings import Settings, check_range
 
 # Slope of the display curve above white: clipped pixels still say that they are too bright.
 _CLIPPED_SLOPE = 0.02
+# Below these, what is left of a photo says nothing of its paint.
+_MIN_ALBEDO, _MIN_SHADING = 1e-3, 0.02
+# How fast the smoothness of normals gives way at edges of the guide.
+_NORMAL_SHARPNESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class MaterialLossWeights(Settings):
             that goes on above white in the logarithm; "auto" is "hdr" for linear photos (.exr,
             .hdr). Linear photos should have white near 1.
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
-        albedo_smooth: Total variation of albedo where the photo has no edge.
+        albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
         roughness_smooth: Likewise of roughness and metallic.
+        normal_smooth: Likewise of normals.
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         white_light: Colour of the light: whiteness decides between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
@@ -42,6 +47,7 @@ class MaterialLossWeights(Settings):
     ssim: float = 0.2
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
+    normal_smooth: float = 0.15
     metallic: float = 0.1
     white_light: float = 0.003
     light_smooth: float = 0.0005
@@ -54,8 +60,8 @@ class MaterialLossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim", 0, 1, group="material_loss")
-        names = "albedo_smooth roughness_smooth metallic white_light light_smooth albedo_map"
-        check_range(self, names, 0, group="material_loss")
+        smooth = "albedo_smooth roughness_smooth normal_smooth light_smooth"
+        check_range(self, f"{smooth} metallic white_light albedo_map", 0, group="material_loss")
 
     def compares_as_hdr(self, is_linear: bool) -> bool:
         """Whether photos are compared above white, given whether they are linear."""
@@ -94,7 +100,8 @@ def material_losses(
     """
     shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
-    terms.update(material_priors(image.gbuffer, target.rgb_srgb, weights))
+    guide = paint_guide(image, target.rgb_srgb)
+    terms.update(material_priors(image.gbuffer, guide, weights))
     maps = target.maps
     if maps is not None and maps.albedo is not None and weights.albedo_map:
         known = (maps.albedo, maps.albedo_scale_is_free)
@@ -105,20 +112,51 @@ def material_losses(
     return terms
 
 
+@torch.no_grad()
+def paint_guide(
+    image: RenderOutput, photo_srgb: Float[Tensor, "height width 3"]
+) -> Float[Tensor, "height width 3"]:
+    """The photo with what is known of highlights and shading taken out; sRGB, a constant.
+
+    Edges of the photo that are shadows or folds do not excuse edges of the paint. What shading does
+    not explain yet stays.
+
+    Args:
+        image: Shaded view.
+        photo_srgb: Its photo.
+    """
+    gbuffer = image.gbuffer
+    per_albedo = image.diffuse / gbuffer.albedo.clamp_min(_MIN_ALBEDO)
+    matt = (linear_from_srgb(photo_srgb.clamp(0.0, 1.0)) - image.specular).clamp_min(0.0)
+    paint = srgb_from_linear((matt / per_albedo.clamp_min(_MIN_SHADING)).clamp(0.0, 1.0))
+    is_solid = (gbuffer.alpha > 0.5).to(paint)
+    return torch.lerp(photo_srgb, paint, is_solid * (1.0 - gbuffer.metallic))
+
+
 def material_priors(
-    gbuffer: GBuffer, photo: Float[Tensor, "height width 3"], weights: MaterialLossWeights
+    gbuffer: GBuffer, guide: Float[Tensor, "height width 3"], weights: MaterialLossWeights
 ) -> dict[str, Float[Tensor, ""]]:
-    """Smooth materials, either metal or not."""
+    """Smooth materials and normals, either metal or not.
+
+    Args:
+        gbuffer: Of the shaded view.
+        guide: Its edges may be edges of the materials.
+        weights: Of the terms.
+    """
     terms = {}
     # On metal the photo's edges are reflections, not paint.
     matt = 1.0 - gbuffer.metallic.detach()
     if weights.albedo_smooth:
-        variation = edge_aware_variation(gbuffer.albedo, photo, gbuffer.alpha, 20.0 * matt)
+        variation = edge_aware_variation(gbuffer.albedo, guide, gbuffer.alpha, 20.0 * matt)
         terms["albedo_smooth"] = weights.albedo_smooth * variation
     if weights.roughness_smooth:
         both = torch.cat([gbuffer.roughness, gbuffer.metallic], dim=-1)
-        variation = edge_aware_variation(both, photo, gbuffer.alpha, 5.0 * matt)
+        variation = edge_aware_variation(both, guide, gbuffer.alpha, 5.0 * matt)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
+    if weights.normal_smooth:
+        sharpness = torch.full_like(gbuffer.alpha, _NORMAL_SHARPNESS)
+        variation = edge_aware_variation(gbuffer.normals, guide, gbuffer.alpha, sharpness)
+        terms["normal_smooth"] = weights.normal_smooth * variation
     if weights.metallic:
         terms["metallic"] = weights.metallic * (gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()
     return terms

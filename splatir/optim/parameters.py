@@ -33,7 +33,9 @@ class LearningRates(Settings):
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
-        environment: Of the log radiance of the environment.
+        normals: Of raw quaternions while materials are learned.
+        environment: Of the log radiance of the environment; well above albedo's, or albedo takes up
+            the shadows before light explains them.
     """
 
     means: float = 1.6e-4
@@ -48,7 +50,8 @@ class LearningRates(Settings):
     albedo: float = 5e-2
     roughness: float = 3e-2
     metallic: float = 3e-2
-    environment: float = 5e-2
+    normals: float = 4e-4
+    environment: float = 0.125
 
     def __post_init__(self) -> None:
         """Refuse rates that are no step sizes.
@@ -59,7 +62,7 @@ class LearningRates(Settings):
         check_range(self, "means means_final", 0, open_ends=True, group="rates")
         names = "quats scales opacities sh0 shN background exposures"
         check_range(self, names, 0, group="rates")
-        check_range(self, "albedo roughness metallic environment", 0, group="rates")
+        check_range(self, "albedo roughness metallic normals environment", 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.

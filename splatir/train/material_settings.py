@@ -15,8 +15,10 @@ class MaterialSettings(Settings):
         albedo: Brightest channel of the albedo at the start; its hue is half that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
+        normals_from: From this part of the stage on, Gaussians turn to what shading says.
         transport: Shade with shadows and with light from Gaussian to Gaussian.
         directions: In which each Gaussian looks for them, over the whole sphere.
+        retrace_every: Steps between looks, as Gaussians turn.
         metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
         brightest: Convention for the scale between albedo and light, which photos do not show: in
             a tenth of the Gaussians the albedo's largest channel is above this.
@@ -24,13 +26,15 @@ class MaterialSettings(Settings):
         decay: To this factor at the end, exponentially.
     """
 
-    steps: int = 600
+    steps: int = 400
     environment_height: int = 16
     albedo: float = 0.75
     roughness: float = 0.3
     metallic: float = 0.05
+    normals_from: float = 0.15
     transport: bool = True
     directions: int = 256
+    retrace_every: int = 200
     metal_checks: tuple[int, ...] = (150, 300)
     brightest: float = 0.9
     decay_from: float = 0.6
@@ -45,6 +49,7 @@ class MaterialSettings(Settings):
         check_range(self, "steps", 1, group="materials")
         check_range(self, "environment_height", 4, 256, group="materials")
         check_range(self, "directions", 16, 4096, group="materials")
+        check_range(self, "retrace_every", 1, group="materials")
         check_range(
             self,
             "albedo roughness metallic decay brightest",
@@ -53,4 +58,4 @@ class MaterialSettings(Settings):
             open_ends=True,
             group="materials",
         )
-        check_range(self, "decay_from", 0, 1, group="materials")
+        check_range(self, "decay_from normals_from", 0, 1, group="materials")

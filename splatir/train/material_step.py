@@ -104,10 +104,8 @@ def material_step(
     lighting = _lighting(state, context, light)
     image = render_scene(state.model, camera, lighting, context.rasterizer, context.options)
     terms = material_losses(image, target, background, light, stage.loss)
-    factor = stage.rate_factor(state.step)
     for parameter_group in state.optimizer.param_groups:
-        rate = getattr(context.rates, parameter_group["name"])
-        parameter_group["lr"] = factor * rate
+        parameter_group["lr"] = stage.rate(context.rates, parameter_group["name"], state.step)
     loss = take_step(state, terms)
     is_last = state.step + 1 == stage.end
     is_due = (state.step - stage.start) % _CORRECT_EVERY == 0

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from splatir import __version__
@@ -175,6 +176,7 @@ class _Session:
         # Read before training: a broken file should be known early. From the materials stage on,
         # checkpoints hold the light.
         self.known_light: EnvironmentLight | None = None
+        self._scene: SceneTransport | None = None
 
     def start(self) -> None:
         """Read a known light, make the first Gaussians and the run folder."""
@@ -248,7 +250,12 @@ class _Session:
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
                 # Transport needs to know the outside; pictures stay.
                 self.state.model = orient_outwards(self.state.model, self.cameras, self.backend)
-                self.state = start_materials(self.state, self.known_light, self.settings)
+                if self.settings.materials.transport:
+                    self._scene = self._traced(self.state.model.params["quats"])
+                self.state = start_materials(
+                    self.state, self.known_light, self.settings, self._scene
+                )
+                self.state.traced_quats = self.state.model.params["quats"].detach().clone()
             self._run_stage(stage, self._step_function(stage))
 
     def _step_function(self, stage: Stage) -> _StepFunction:
@@ -266,8 +273,7 @@ class _Session:
                 settings.rates,
                 self._raster_options,
                 known,
-                self._transport(),
-                self._scale(),
+                scale=self._scale(),
             )
             return lambda camera, photo, _: self._material_step(context, camera, photo)
         assert isinstance(stage, RadianceStage)
@@ -283,12 +289,23 @@ class _Session:
         )
         return functools.partial(train_step, self.state, radiance_context)
 
-    def _transport(self) -> SceneTransport | None:
-        """What the Gaussians see of each other, where shadows and bounces are wanted."""
-        materials = self.settings.materials
-        if not materials.transport:
+    def _traced(self, quats: Tensor) -> SceneTransport:
+        """What the Gaussians see of each other when turned by these quaternions."""
+        gaussians = replace(self.state.model.gaussians.detach(), quats=quats.detach())
+        return SceneTransport.of(gaussians, self.settings.materials.directions)
+
+    def _transport(self, stage: MaterialStage) -> SceneTransport | None:
+        """What a step takes for what the Gaussians see: as last traced, also after a resume."""
+        if not stage.settings.transport:
             return None
-        return SceneTransport.of(self.state.model.gaussians, materials.directions)
+        done = self.state.step - stage.start
+        quats = self.state.traced_quats
+        if quats is None or (done and done % stage.settings.retrace_every == 0):
+            quats = self.state.model.params["quats"].detach().clone()
+            self.state.traced_quats, self.state.bounced, self._scene = quats, None, None
+        if self._scene is None:
+            self._scene = self._traced(quats)
+        return self._scene
 
     def _scale(self) -> Scale:
         """What decides between bright paint and bright light."""
@@ -303,6 +320,7 @@ class _Session:
 
     def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
         stage = context.stage
+        context = replace(context, transport=self._transport(stage))
         if self.state.step - stage.start in stage.settings.metal_checks:
             check_metal(self.state, context, self.cameras, self.photos.__getitem__)
         return material_step(self.state, context, camera, photo)

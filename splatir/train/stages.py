@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
 from splatir.optim.material_losses import MaterialLossWeights
+from splatir.optim.parameters import LearningRates
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import ScheduleSettings, TrainSettings
 
@@ -91,12 +92,22 @@ class MaterialStage(Stage):
     settings: MaterialSettings
     loss: MaterialLossWeights
 
-    def rate_factor(self, step: int) -> float:
-        """Factor of all learning rates at a step."""
-        late = self.progress(step) - self.settings.decay_from
-        if late <= 0.0:
-            return 1.0
-        return self.settings.decay ** (late / (1.0 - self.settings.decay_from))
+    def rate(self, rates: LearningRates, key: str, step: int) -> float:
+        """Learning rate of a parameter at a step; Gaussians turn by the rate of normals.
+
+        Args:
+            rates: At the start of the stage.
+            key: Of the parameter.
+            step: Of the training.
+        """
+        progress = self.progress(step)
+        late = max(progress - self.settings.decay_from, 0.0)
+        factor = 1.0
+        if late > 0.0:
+            factor = self.settings.decay ** (late / (1.0 - self.settings.decay_from))
+        if key == "quats":
+            return factor * rates.normals * (progress >= self.settings.normals_from)
+        return factor * getattr(rates, key)
 
 
 def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:

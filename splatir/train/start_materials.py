@@ -10,6 +10,7 @@ from splatir.data.dataset import Dataset
 from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.spherical_harmonics import SH_DC
+from splatir.optim.first_light import light_from_radiance
 from splatir.scene.environment_map import rotate_environment
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
@@ -17,9 +18,12 @@ from splatir.storage.environment import read_environment, resize_environment
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import TrainSettings
 from splatir.train.state import TrainState
+from splatir.transport.scene import SceneTransport
 
 # Log radiance below which a known environment counts as black.
 _MIN_RADIANCE = 1e-6
+# Gaussians that are fainter say little of the light.
+_MIN_OPACITY = 0.3
 # Darkest channel of an albedo at the start.
 _MIN_ALBEDO = 0.01
 # More rows than this change no lobe that is shaded.
@@ -27,19 +31,27 @@ _MAX_KNOWN_HEIGHT = 256
 
 
 def start_materials(
-    state: TrainState, known_light: EnvironmentLight | None, settings: TrainSettings
+    state: TrainState,
+    known_light: EnvironmentLight | None,
+    settings: TrainSettings,
+    transport: SceneTransport | None = None,
 ) -> TrainState:
     """The state at the start of the materials stage.
 
     Args:
         state: At the end of the radiance stage.
-        known_light: As `known_light` gives it; None starts from a white light that is learned.
+        known_light: As `known_light` gives it; None for a light that is learned.
         settings: Start values.
+        transport: What the Gaussians see of each other: a learned light then starts from what
+            their shadows say, else from white.
     """
     materials = initial_materials(state.model, settings.materials)
     if known_light is None:
         height = settings.materials.environment_height
-        environment = _initial_light(state.model, materials["albedo"], height)
+        if transport is None:
+            environment = _initial_light(state.model, materials["albedo"], height)
+        else:
+            environment = _light_from_shadows(state.model, materials["albedo"], height, transport)
     else:
         radiance = known_light.radiance.to(state.model.means.device)
         environment = radiance.clamp_min(_MIN_RADIANCE).log()
@@ -75,20 +87,35 @@ def initial_materials(model: GaussianModel, settings: MaterialSettings) -> dict[
         settings: Start values.
     """
     count = model.num_gaussians
-    colour = 0.5 + SH_DC * model.params["sh0"].detach()[:, 0]
-    linear = linear_from_srgb(colour.clamp(0.0, 1.0))
+    linear = _mean_radiance(model)
     hue = linear / linear.amax(-1, keepdim=True).clamp_min(1e-4)
     return {
         "albedo": (settings.albedo * hue.sqrt()).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO),
-        "roughness": torch.full((count,), settings.roughness, device=colour.device),
-        "metallic": torch.full((count,), settings.metallic, device=colour.device),
+        "roughness": torch.full((count,), settings.roughness, device=linear.device),
+        "metallic": torch.full((count,), settings.metallic, device=linear.device),
     }
+
+
+def _mean_radiance(model: GaussianModel) -> Float[Tensor, "n 3"]:
+    """What each Gaussian sends out in the mean over directions, linear."""
+    colour = 0.5 + SH_DC * model.params["sh0"].detach()[:, 0]
+    return linear_from_srgb(colour.clamp(0.0, 1.0))
+
+
+def _light_from_shadows(
+    model: GaussianModel, albedo: Tensor, height: int, transport: SceneTransport
+) -> Float[Tensor, "h w 3"]:
+    """Log radiance of the light under which the Gaussians look most like their radiance."""
+    opacities = model.opacities.detach()
+    areas = transport.occluder.sizes.square() * opacities * (opacities > _MIN_OPACITY)
+    light = light_from_radiance(transport.visibility, _mean_radiance(model), albedo, areas, height)
+    return light.radiance.log()
 
 
 def _initial_light(model: GaussianModel, albedo: Tensor, height: int) -> Float[Tensor, "h w 3"]:
     """Log radiance of a uniform white light under which the mean albedo looks as bright as the
     mean radiance does."""
-    linear = linear_from_srgb((0.5 + SH_DC * model.params["sh0"].detach()[:, 0]).clamp(0.0, 1.0))
+    linear = _mean_radiance(model)
     weights = model.opacities.detach()[:, None]
     level = (linear * weights).mean() / (albedo * weights).mean().clamp_min(1e-6)
     return level.clamp_min(_MIN_RADIANCE).log().expand(height, 2 * height, 3).clone()

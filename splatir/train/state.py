@@ -32,6 +32,7 @@ class TrainState:
         statistics: Screen gradients since the last refinement.
         step: Steps done.
         seconds: Time spent in them.
+        traced_quats: Quaternions with which transport was last traced, or None.
         bounced: Light between Gaussians as the next step of the materials stage takes it; None to
             find it anew.
     """
@@ -44,6 +45,7 @@ class TrainState:
     statistics: GradientStatistics
     step: int = 0
     seconds: float = 0.0
+    traced_quats: Float[Tensor, "n 4"] | None = None
     bounced: Bounced | None = None
 
     @classmethod
@@ -142,6 +144,7 @@ class TrainState:
             "gradient_count": self.statistics.count,
             "step": self.step,
             "seconds": self.seconds,
+            "traced_quats": self.traced_quats,
             "bounced": None
             if self.bounced is None
             else torch.stack([self.bounced.irradiance, self.bounced.radiance]),
@@ -172,6 +175,8 @@ class TrainState:
             plain["gradient_total"].to(device), plain["gradient_count"].to(device)
         )
         state.step, state.seconds = plain["step"], plain["seconds"]
+        if plain["traced_quats"] is not None:
+            state.traced_quats = plain["traced_quats"].to(device)
         if plain["bounced"] is not None:
             state.bounced = Bounced(*plain["bounced"].to(device).unbind(0))
         return state
@@ -188,7 +193,7 @@ def _trained_parameters(
         parameters = dict(model.params.items())
         beside = {"background": background, "exposures": exposures}
         return {**parameters, **{key: p for key, p in beside.items() if p is not None}}
-    parameters = {key: model.params[key] for key in MATERIAL_KEYS}
+    parameters = {key: model.params[key] for key in ("quats", *MATERIAL_KEYS)}
     if environment is not None and environment.requires_grad:
         parameters["environment"] = environment
     return parameters
@@ -207,6 +212,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "gradient_count": Tensor,
     "step": int,
     "seconds": float,
+    "traced_quats": (Tensor, type(None)),
     "bounced": (Tensor, type(None)),
 }
 
@@ -256,6 +262,9 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     if background is not None and background.shape != (3,):
         return f"its background has shape {tuple(background.shape)}, not (3,)"
     bounced = state["bounced"]
+    traced = state["traced_quats"]
+    if traced is not None and traced.shape != state["params"]["quats"].shape:
+        return f"its traced quaternions have shape {tuple(traced.shape)}"
     if bounced is not None and bounced.shape != (2, len(state["params"]["means"]), 3):
         return f"its bounced light has shape {tuple(bounced.shape)}"
     exposures = state.get("exposures")

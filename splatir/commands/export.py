@@ -149,7 +149,8 @@ def _export_baked(settings: ExportSettings, root: Path, envmap: Path) -> None:
         _metadata(finished), appearance=envmap.name, exposure_stops=settings.exposure
     )
     _report(write_relightable(path, baked, None, metadata), has_materials=False)
-    print("baked    without shadows and reflections of the scene in itself")
+    has_shadows = finished.settings.materials.transport
+    print(f"baked    {'with' if has_shadows else 'without'} shadows and light between surfaces")
     print("\nnext:")
     print("  open the PLY in any splat viewer; compare it with")
     name = shlex.quote(str(envmap))

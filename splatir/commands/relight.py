@@ -1,5 +1,6 @@
 """`splatir relight`: a run under another light, or with other materials."""
 
+import functools
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,24 +17,33 @@ from splatir.commands.envmap import world_environment
 from splatir.commands.frames import Frames, FrameSettings, describe, plan_frames
 from splatir.evaluate.frames import frame_picture, write_exr_buffers, write_npz, write_png
 from splatir.maths.frames import similarity_scale
-from splatir.raster.contract import RasterOptions
+from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
-from splatir.render.buffers import ViewBuffers, shaded_buffers
+from splatir.render.buffers import PictureOptions, ViewBuffers, shaded_buffers
+from splatir.render.deferred import Lighting
+from splatir.render.grounded import GroundedScene
 from splatir.render.relighting import Quality, environment_background, lighting_for
 from splatir.render.tone import ToneCurve, display_srgb
 from splatir.scene.camera import Camera
 from splatir.scene.edits import edited_model, parse_edit
 from splatir.scene.environment_map import rotate_environment, rotation_about_z
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.ground import GroundSettings, ground_height, ground_under
+from splatir.scene.joining import joined_models
 from splatir.scene.light_text import parse_light
 from splatir.scene.lights import (
     DirectionalLight,
     EnvironmentLight,
+    Light,
     LightSum,
     PointLight,
 )
-from splatir.settings import Settings, check_range
+from splatir.scene.surface_samples import model_from_samples
+from splatir.settings import Settings, SettingsError, check_range
+from splatir.shade.surface import Shader
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
+from splatir.transport.lighting import GaussianLighting
 from splatir.transport.path_integrator import PathSettings
 
 
@@ -58,6 +68,13 @@ class RelightSettings(Settings):
             traced rays.
         samples: Directions per pixel of the reference.
         bounces: Surfaces that its paths go on from by sampling, before baked light ends them.
+        denoise: Filter the noise of the reference; softens edges of shadows by two pixels.
+        supersample: Samples of surface and light along each side of a pixel.
+        ground: Stand the scene on a plane across its up.
+        ground_height: Of the plane above the capture's origin, in its units; just under the scene
+            if not given.
+        ground_albedo: Linear grey of the plane, 0 to 1: how much light it sends back up.
+        ground_shows: Of the plane: its shadow alone, transparent elsewhere, or all of it.
         set: Materials to change: roughness=0.2 metallic=1 albedo=r,g,b (linear).
         tint: Colour r,g,b (linear) that albedo is multiplied by.
         box: Change materials in this box only: xmin,ymin,zmin,xmax,ymax,zmax, capture's frame.
@@ -77,6 +94,12 @@ class RelightSettings(Settings):
     quality: Quality = "fast"
     samples: int = 256
     bounces: int = 1
+    denoise: bool = False
+    supersample: int = 1
+    ground: bool = False
+    ground_height: float | None = None
+    ground_albedo: float = 0.5
+    ground_shows: Literal["shadow", "floor"] = "shadow"
     set: tuple[str, ...] = ()
     tint: str | None = None
     box: str | None = None
@@ -93,6 +116,12 @@ class RelightSettings(Settings):
         check_range(self, "exposure", -30, 30)
         check_range(self, "samples", 4, 65536)
         check_range(self, "bounces", 0, 16)
+        check_range(self, "supersample", 1, 8)
+        check_range(self, "ground_albedo", 0, 1)
+        if self.ground and not self.transport:
+            raise SettingsError("--ground catches shadows, and --no-transport leaves them out.")
+        if self.ground_height is not None and not self.ground:
+            raise SettingsError("--ground-height says where --ground lies; add --ground.")
 
 
 @dataclass(frozen=True)
@@ -138,15 +167,14 @@ def run(settings: RelightSettings) -> None:
     frames = plan_frames(
         finished, settings.view, finished.folder.root / "relight" / _light_name(settings)
     )
-    transport = finished.transport() if settings.transport else None
-    paths = PathSettings(settings.samples, settings.bounces)
-    lighting = lighting_for(model, light.all, transport, settings.quality, paths)
+    shown = _shown(settings, replace(finished, model=model), light.all)
     backend = rasterizer(finished.settings.backend, device)
     options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
+    picture = PictureOptions(settings.supersample, settings.denoise)
     gain = 2.0**settings.exposure
 
     def render(camera: Camera) -> ViewBuffers:
-        found = shaded_buffers(model, camera.to(device), lighting, backend, options)
+        found = shown(camera.to(device), backend, options, picture)
         return replace(found, rgb=found.rgb * gain)
 
     def behind(camera: Camera) -> Float[Tensor, "*size 3"] | None:
@@ -157,7 +185,52 @@ def run(settings: RelightSettings) -> None:
         return environment_background(light.environment, camera.to(device)) * gain
 
     _write(frames, settings.tone, render, behind)
-    _report(settings, frames, device, transport is not None)
+    has_shadows = settings.transport and finished.settings.materials.transport
+    _report(settings, frames, device, has_shadows)
+
+
+# Buffers of a camera, by a backend with its options.
+_Shown = Callable[[Camera, RasterBackend, RasterOptions, PictureOptions], ViewBuffers]
+
+
+def _shown(settings: RelightSettings, finished: FinishedRun, light: Light) -> _Shown:
+    """The scene under the light, on its ground if there is one."""
+    scene = finished.model
+    paths = PathSettings(settings.samples, settings.bounces)
+    if not settings.ground:
+        transport = finished.transport() if settings.transport else None
+        lighting = lighting_for(scene, light, transport, settings.quality, paths)
+        return functools.partial(_plain_buffers, scene, lighting)
+    S = finished.S_world_input
+    height = ground_height(scene)
+    if settings.ground_height is not None:
+        height = similarity_scale(S) * settings.ground_height + float(S[2, 3])
+    ground = ground_under(scene, GroundSettings(height, settings.ground_albedo))
+    model = joined_models(scene, model_from_samples(ground, scene.primitive, 0))
+    transport = replace(finished, model=model).transport()
+    if transport is None:
+        raise ValueError(
+            f"{settings.run} is shaded without shadows (materials.transport is off in its "
+            "config.toml), so a ground would catch none. Train it with transport."
+        )
+    lighting = lighting_for(model, light, transport, settings.quality, paths)
+    assert isinstance(lighting, GaussianLighting)
+    alone = None
+    if settings.ground_shows == "shadow":
+        alone = lighting_for(model, light, None, settings.quality, paths)
+        assert isinstance(alone, Shader)
+    return GroundedScene(model, scene.num_gaussians, height, lighting, alone).buffers
+
+
+def _plain_buffers(
+    model: GaussianModel,
+    lighting: Lighting,
+    camera: Camera,
+    backend: RasterBackend,
+    options: RasterOptions,
+    picture: PictureOptions,
+) -> ViewBuffers:
+    return shaded_buffers(model, camera, lighting, backend, options, picture)
 
 
 def _write(

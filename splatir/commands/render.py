@@ -20,10 +20,15 @@ from splatir.evaluate.frames import (
 from splatir.maths.frames import invert_similarity
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
-from splatir.render.buffers import ViewBuffers, radiance_buffers, shaded_buffers
+from splatir.render.buffers import (
+    PictureOptions,
+    ViewBuffers,
+    radiance_buffers,
+    shaded_buffers,
+)
 from splatir.render.relighting import lighting_for
 from splatir.scene.camera import Camera
-from splatir.settings import Settings
+from splatir.settings import Settings, check_range
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.session import pick_device
 
@@ -38,13 +43,23 @@ class RenderSettings(Settings):
         run: Run folder.
         view: Which cameras, and what kind of files.
         radiance: The picture is the radiance splat's, not the shaded one.
+        supersample: Samples of surface and light along each side of a pixel.
         device: "auto" takes CUDA where there is one.
     """
 
     run: Path | None = None
     view: Annotated[FrameSettings, tyro.conf.arg(name="")] = field(default_factory=FrameSettings)
     radiance: bool = False
+    supersample: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no picture.
+
+        Raises:
+            SettingsError: A value out of range.
+        """
+        check_range(self, "supersample", 1, 8)
 
 
 def run(settings: RenderSettings) -> None:
@@ -54,7 +69,7 @@ def run(settings: RenderSettings) -> None:
     device = pick_device(settings.device)
     finished = load_run(settings.run, device)
     frames = plan_frames(finished, settings.view, finished.folder.root / "render")
-    write_frames(frames, _renderer(finished, settings.radiance, device))
+    write_frames(frames, _renderer(finished, settings, device))
     print(f"frames   {describe(frames, device)}")
     print(f"holds    {_contents(finished, settings.radiance, frames.kind)}")
     print("\nnext:")
@@ -88,21 +103,22 @@ def write_frames(frames: Frames, render: Callable[[Camera], ViewBuffers]) -> Non
 
 
 def _renderer(
-    finished: FinishedRun, wants_radiance: bool, device: torch.device
+    finished: FinishedRun, settings: RenderSettings, device: torch.device
 ) -> Callable[[Camera], ViewBuffers]:
     backend = rasterizer(finished.settings.backend, device)
     options = RasterOptions(antialiased=finished.settings.uses_antialiasing)
+    picture = PictureOptions(settings.supersample)
     S_input_world = invert_similarity(finished.S_world_input)
     lighting = None
-    if finished.model.has_materials and finished.light is not None and not wants_radiance:
+    if finished.model.has_materials and finished.light is not None and not settings.radiance:
         lighting = lighting_for(finished.model, finished.light, finished.transport())
 
     def render(camera: Camera) -> ViewBuffers:
         camera = camera.to(device)
         if lighting is None:
-            found = radiance_buffers(finished.model, camera, backend, options)
+            found = radiance_buffers(finished.model, camera, backend, options, picture)
         else:
-            found = shaded_buffers(finished.model, camera, lighting, backend, options)
+            found = shaded_buffers(finished.model, camera, lighting, backend, options, picture)
         return found.in_frame(S_input_world)
 
     return render

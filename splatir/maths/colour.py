@@ -1,9 +1,11 @@
-"""The sRGB transfer curve, IEC 61966-2-1. The only place in the package that applies it."""
+"""The sRGB curve (IEC 61966-2-1), which only this file applies, and luminance."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Of Rec. 709 primaries.
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
 # Slope of the sRGB curve at white.
 _WHITE_SLOPE = 1.055 / 2.4
 
@@ -35,3 +37,8 @@ def srgb_from_hdr(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """
     above = _WHITE_SLOPE * linear.clamp_min(1.0).log()
     return srgb_from_linear(linear.clamp_max(1.0)) + above
+
+
+def luminance(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
+    """Luminance of linear Rec. 709 colours; 1 for white."""
+    return (linear * linear.new_tensor(_LUMINANCE)).sum(-1, keepdim=True)

@@ -10,7 +10,8 @@ from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterBackend, RasterOptions
-from splatir.render.deferred import Lighting, render_scene
+from splatir.render.deferred import Lighting, RenderOutput, render_scene
+from splatir.render.denoise import denoised
 from splatir.render.gbuffer import MIN_COVERAGE, GBuffer, render_gbuffer
 from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
@@ -50,6 +51,46 @@ class ViewBuffers:
         R_new_world = (S_new_world[:3, :3].double() / scale).to(self.normals)
         return replace(self, depth=self.depth * scale, normals=self.normals @ R_new_world.mT)
 
+    def box_filtered(self, factor: int) -> "ViewBuffers":
+        """Means over blocks of pixels, weighted by coverage; normals are unit again.
+
+        Args:
+            factor: Pixels along a block's side; divides height and width.
+        """
+        if factor == 1:
+            return self
+        alpha = _block_means(self.alpha, factor)
+
+        def filtered(buffer: Tensor) -> Tensor:
+            return _straight(_block_means(buffer * self.alpha, factor), alpha)
+
+        albedo, roughness, metallic = (
+            None if buffer is None else filtered(buffer)
+            for buffer in (self.albedo, self.roughness, self.metallic)
+        )
+        normals = safe_normalise(filtered(self.normals))
+        rgb, depth = filtered(self.rgb), filtered(self.depth)
+        return ViewBuffers(rgb, alpha, depth, normals, albedo, roughness, metallic)
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What is done for a better picture.
+
+    Attributes:
+        supersample: Samples along each side of a pixel, of surface and of light, at least 1.
+        denoise: Filter the noise of sampled light.
+    """
+
+    supersample: int = 1
+    denoise: bool = False
+
+    def finer(self, camera: Camera) -> Camera:
+        """The same view with all samples as pixels."""
+        if self.supersample == 1:
+            return camera
+        return camera.resized(self.supersample * camera.width, self.supersample * camera.height)
+
 
 @torch.no_grad()
 def shaded_buffers(
@@ -58,8 +99,12 @@ def shaded_buffers(
     lighting: Lighting,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
+    picture: PictureOptions = PictureOptions(),
 ) -> ViewBuffers:
     """Buffers of a model with materials, `rgb` shaded under a light; world frame.
+
+    Supersampled, surfaces are shaded before they are averaged: pixels of detailed metal reflect
+    what their parts do, not what their mean normal would.
 
     Args:
         model: Gaussians with materials, on the camera's device.
@@ -67,12 +112,25 @@ def shaded_buffers(
         lighting: Shader, or these Gaussians under a light.
         rasterizer: Backend.
         options: Culling and antialiasing.
+        picture: Supersampling and denoising.
 
     Raises:
         ValueError: The model has no materials.
     """
-    image = render_scene(model, camera, lighting, rasterizer, options)
-    return _with_materials(image.rgb, image.gbuffer)
+    image = render_scene(model, picture.finer(camera), lighting, rasterizer, options)
+    return picture_buffers(image, picture)
+
+
+@torch.no_grad()
+def picture_buffers(image: RenderOutput, picture: PictureOptions) -> ViewBuffers:
+    """Buffers of a picture that was rendered with all its samples as pixels.
+
+    Args:
+        image: Shaded view of a `PictureOptions.finer` camera.
+        picture: Supersampling and denoising.
+    """
+    rgb = denoised(image) if picture.denoise else image.rgb
+    return _with_materials(rgb, image.gbuffer).box_filtered(picture.supersample)
 
 
 @torch.no_grad()
@@ -81,6 +139,7 @@ def radiance_buffers(
     camera: Camera,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
+    picture: PictureOptions = PictureOptions(),
 ) -> ViewBuffers:
     """Buffers of any model, `rgb` the radiance that it was photographed with; world frame.
 
@@ -89,7 +148,16 @@ def radiance_buffers(
         camera: View.
         rasterizer: Backend.
         options: Culling and antialiasing.
+        picture: Supersampling; there is no noise to filter.
     """
+    camera = picture.finer(camera)
+    found = _radiance_buffers(model, camera, rasterizer, options)
+    return found.box_filtered(picture.supersample)
+
+
+def _radiance_buffers(
+    model: GaussianModel, camera: Camera, rasterizer: RasterBackend, options: RasterOptions
+) -> ViewBuffers:
     image = render_radiance(model, camera, rasterizer, options=options)
     straight = _straight(image.rgb_srgb, image.raster.alpha)
     rgb = linear_from_srgb(straight).clamp_min(0.0)
@@ -125,3 +193,10 @@ def _straight(
     premultiplied: Float[Tensor, "height width c"], alpha: Float[Tensor, "height width 1"]
 ) -> Float[Tensor, "height width c"]:
     return premultiplied / alpha.clamp_min(MIN_COVERAGE) * (alpha > MIN_COVERAGE)
+
+
+def _block_means(
+    buffer: Float[Tensor, "tall broad c"], factor: int
+) -> Float[Tensor, "height width c"]:
+    blocks = buffer.unflatten(1, (-1, factor)).unflatten(0, (-1, factor))
+    return blocks.mean((1, 3))

@@ -6,12 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.maths.colour import srgb_from_linear
+from splatir.maths.colour import luminance, srgb_from_linear
 
 ToneCurve = Literal["srgb", "reinhard", "filmic"]
 
-# Rec. 709 luminance.
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
 # Luminance that the Reinhard curve shows as white.
 _REINHARD_WHITE = 4.0
 # Scale at which the filmic curve shows middle grey, 0.18, about as bright as the sRGB curve does.
@@ -31,8 +29,8 @@ def display_srgb(linear: Float[Tensor, "*batch 3"], curve: ToneCurve) -> Float[T
     """
     colour = linear.clamp_min(0.0)
     if curve == "reinhard":
-        luminance = (colour * colour.new_tensor(_LUMINANCE)).sum(-1, keepdim=True)
-        colour = colour * (1.0 + luminance / _REINHARD_WHITE**2) / (1.0 + luminance)
+        bright = luminance(colour)
+        colour = colour * (1.0 + bright / _REINHARD_WHITE**2) / (1.0 + bright)
     elif curve == "filmic":
         # Beyond this the curve is 1, and the squares of huge suns are infinite.
         x = (_FILMIC_SCALE * colour).clamp_max(1e4)

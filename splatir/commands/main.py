@@ -29,37 +29,48 @@ class Command:
         module: Module with a settings class and `run(settings)`; imported only when needed.
         settings: Name of the settings class.
         summary: One line for the overview.
-        positional: Field that may be given without its flag.
+        positional: Fields that may be given without their flags, in this order.
     """
 
     module: str
     settings: str
     summary: str
-    positional: str | None = None
+    positional: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
     "train": Command("splatir.commands.train", "TrainSettings", "train on a capture: --data DIR"),
     "render": Command(
-        "splatir.commands.render", "RenderSettings", "write pictures, materials, normals", "run"
+        "splatir.commands.render", "RenderSettings", "write pictures, materials, normals", ("run",)
     ),
     "relight": Command(
-        "splatir.commands.relight", "RelightSettings", "show a run under another light", "run"
+        "splatir.commands.relight", "RelightSettings", "show a run under another light", ("run",)
+    ),
+    "compose": Command(
+        "splatir.commands.compose",
+        "ComposeSettings",
+        "put an object into another scene: A B --at x,y,z",
+        ("run", "object"),
     ),
     "eval": Command(
-        "splatir.commands.evaluate", "EvalSettings", "score a run on its held-out views", "run"
+        "splatir.commands.evaluate", "EvalSettings", "score a run on its held-out views", ("run",)
     ),
     "export": Command(
-        "splatir.commands.export", "ExportSettings", "write a run as a splat PLY", "run"
+        "splatir.commands.export", "ExportSettings", "write a run as a splat PLY", ("run",)
     ),
     "info": Command(
-        "splatir.commands.info", "InfoSettings", "what a capture, run or PLY holds", "path"
+        "splatir.commands.info", "InfoSettings", "what a capture, run or PLY holds", ("path",)
     ),
     "bench raster": Command(
         "splatir.commands.bench_raster", "BenchRasterSettings", "time a rasteriser backend"
     ),
     "bench step": Command(
         "splatir.commands.bench_step", "BenchStepSettings", "time a training step, part by part"
+    ),
+    "bench transport": Command(
+        "splatir.commands.bench_transport",
+        "BenchTransportSettings",
+        "time shadows and interreflection, part by part",
     ),
     "bench quality": Command(
         "splatir.commands.bench_quality", "BenchQualitySettings", "train scenes, score all of it"
@@ -114,8 +125,7 @@ def _guarded(name: str, words: list[str]) -> int:
 
 def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) -> Settings:
     """Flags over a preset over defaults."""
-    if command.positional and words and not words[0].startswith("-"):
-        words = [f"--{command.positional}", *words]
+    words = _named(words, command.positional)
     words = _joined_lists(words)
     defaults = kind()
     if any(field.name == "config" for field in fields(kind)):
@@ -130,6 +140,16 @@ def _parse(name: str, command: Command, kind: type[Settings], words: list[str]) 
         if not stop.code:  # --help
             raise
         raise SettingsError(_parser_message(said.getvalue(), name)) from stop
+
+
+def _named(words: list[str], fields_in_order: Sequence[str]) -> list[str]:
+    """The words at the start that are no flags, each after the flag of its field."""
+    named: list[str] = []
+    for name, word in zip(fields_in_order, words, strict=False):
+        if word.startswith("-"):
+            break
+        named += [f"--{name}", word]
+    return [*named, *words[len(named) // 2 :]]
 
 
 def _parser_message(said: str, name: str) -> str:

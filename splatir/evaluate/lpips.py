@@ -87,7 +87,8 @@ class Lpips(nn.Module):
         distance = pair.new_zeros(())
         for piece, head in zip(self.slices, self.heads, strict=True):
             pair = piece(pair)
-            length = (pair**2).sum(1, keepdim=True).sqrt()
+            # Where nothing is active, the root would have no gradient.
+            length = (pair**2).sum(1, keepdim=True).clamp_min(_EPSILON**2).sqrt()
             unit = pair / (length + _EPSILON)
             distance = distance + (head[:, None, None] * (unit[0] - unit[1]) ** 2).sum(0).mean()
         return distance

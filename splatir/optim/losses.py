@@ -24,6 +24,7 @@ class LossWeights(Settings):
 
     Attributes:
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1 (Kerbl et al. 2023).
+        lpips: LPIPS (Zhang et al. 2018), for which its network's weights must be on the machine.
         alpha: L1 between coverage and the photo's alpha or mask, where it has one.
         normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14), mean over the
             solid pixels. It turns splats; compositing weights and depth are constants in it.
@@ -36,6 +37,7 @@ class LossWeights(Settings):
     """
 
     ssim: float = 0.2
+    lpips: float = 0.0
     alpha: float = 1.0
     normal: float = 0.25
     normal_start: float = 0.05
@@ -52,9 +54,9 @@ class LossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim normal_start", 0, 1, group="loss")
-        check_range(
-            self, "alpha normal normal_map depth_map distortion opacity scale", 0, group="loss"
-        )
+        maps = "normal_map depth_map"
+        names = f"lpips alpha normal {maps} distortion opacity scale"
+        check_range(self, names, 0, group="loss")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class MaterialLossWeights(Settings):
             that goes on above white in the logarithm; "auto" is "hdr" for linear photos (.exr,
             .hdr). Linear photos should have white near 1.
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
+        lpips: LPIPS, as in the radiance stage.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
         roughness_smooth: Likewise of roughness and metallic.
         normal_smooth: Likewise of normals.
@@ -45,6 +46,7 @@ class MaterialLossWeights(Settings):
 
     photometric: Literal["auto", "ldr", "hdr"] = "auto"
     ssim: float = 0.2
+    lpips: float = 0.0
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
     normal_smooth: float = 0.15
@@ -60,6 +62,7 @@ class MaterialLossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim", 0, 1, group="material_loss")
+        check_range(self, "lpips", 0, group="material_loss")
         smooth = "albedo_smooth roughness_smooth normal_smooth light_smooth"
         check_range(self, f"{smooth} metallic white_light albedo_map", 0, group="material_loss")
 

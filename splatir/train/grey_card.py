@@ -1,6 +1,5 @@
 """What is the albedo of the user's grey card in the scene, and what should it be?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +49,7 @@ class GreyCard:
             ValueError: Not of this form, no such photo, or a pixel outside it.
         """
         name, x, y = _parsed(text)
-        view = _view_named(name, (*dataset.train, *dataset.test))
+        view = _view_named(name, dataset)
         width, height = image_size(view.image_path)
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(
@@ -100,13 +99,15 @@ def _parsed(text: str) -> tuple[str, int, int]:
     return name, x, y
 
 
-def _view_named(name: str, views: Sequence[View]) -> View:
-    """The view of this name, with or without folders and extension."""
-    matches = [
-        view
-        for view in views
-        if name in (view.name, view.name.rpartition("/")[2], view.image_path.name)
-    ]
+def _view_named(name: str, dataset: Dataset) -> View:
+    """The view of this name, with or without folders and extension; training views first."""
+    views = (*dataset.train, *dataset.test)
+    exact = [view for view in views if name == view.name]
+    train, test = (
+        [v for v in part if name in (v.name.rpartition("/")[2], v.image_path.name)]
+        for part in (dataset.train, dataset.test)
+    )
+    matches = exact or train or test
     if len(matches) != 1:
         found = "no photo" if not matches else f"{len(matches)} photos"
         raise ValueError(f"--grey-card: {found} called '{name}'; names are like '{views[0].name}'.")

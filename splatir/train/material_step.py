@@ -23,6 +23,7 @@ from splatir.scene.lights import EnvironmentLight
 from splatir.shade.prefilter import prefilter
 from splatir.shade.split_sum import SplitSum
 from splatir.train.grey_card import GreyCard
+from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
 from splatir.train.step import StepReport, make_target, psnr_of, take_step
@@ -69,6 +70,7 @@ class MaterialContext:
         known_light: In place of a learned one, or None.
         transport: What the Gaussians see of each other; None to shade each as if it were alone.
         scale: What decides between bright paint and bright light.
+        distance: LPIPS, where it may be weighed.
     """
 
     stage: MaterialStage
@@ -78,6 +80,7 @@ class MaterialContext:
     known_light: KnownLight | None
     transport: SceneTransport | None = None
     scale: Scale = "convention"
+    distance: PictureDistance | None = None
 
 
 def material_step(
@@ -101,9 +104,12 @@ def material_step(
     is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
     target = make_target(photo, background, is_hdr)
     light = None if context.known_light else EnvironmentLight(state.radiance)
-    lighting = _lighting(state, context, light)
+    lighting = lighting_of(state, context, light)
     image = render_scene(state.model, camera, lighting, context.rasterizer, context.options)
     terms = material_losses(image, target, background, light, stage.loss)
+    shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
+    if context.distance is not None:
+        terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
     for parameter_group in state.optimizer.param_groups:
         parameter_group["lr"] = stage.rate(context.rates, parameter_group["name"], state.step)
     loss = take_step(state, terms)
@@ -114,12 +120,10 @@ def material_step(
             _correct_scale(state, context)
         state.bounced = None
     state.step += 1
-    with torch.no_grad():
-        shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     return StepReport(
         loss,
         {name: float(term.detach()) for name, term in terms.items()},
-        psnr_of(shown, target.rgb_srgb),
+        psnr_of(shown.detach(), target.rgb_srgb),
     )
 
 
@@ -135,10 +139,16 @@ def _correct_scale(state: TrainState, context: MaterialContext) -> None:
         correct_scale(state.model, state.log_radiance, stage.settings.brightest)
 
 
-def _lighting(
+def lighting_of(
     state: TrainState, context: MaterialContext, learned: EnvironmentLight | None
 ) -> Lighting:
-    """How a step shades: with shadows and bounced light where transport is known."""
+    """How a step shades: with shadows and bounced light where transport is known.
+
+    Args:
+        state: In the materials stage; keeps the bounced light until it is corrected.
+        context: What stays the same.
+        learned: The present light; None where it is known.
+    """
     scene, known = context.transport, context.known_light
     if learned is None:
         assert known is not None

@@ -38,6 +38,7 @@ from splatir.train.material_step import (
     material_step,
 )
 from splatir.train.new_run import NewRun, create_new_run
+from splatir.train.perceptual import picture_distance
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
@@ -172,6 +173,7 @@ class _Session:
         self.backend = backend
         self.device = device
         self.cameras = [view.camera.to(device) for view in dataset.train]
+        self._distance = picture_distance(settings, dataset, device)
         self.new_run: NewRun | None = None
         # Read before training: a broken file should be known early. From the materials stage on,
         # checkpoints hold the light.
@@ -274,6 +276,7 @@ class _Session:
                 self._raster_options,
                 known,
                 scale=self._scale(),
+                distance=self._distance,
             )
             return lambda camera, photo, _: self._material_step(context, camera, photo)
         assert isinstance(stage, RadianceStage)
@@ -286,6 +289,7 @@ class _Session:
             settings.uses_antialiasing,
             _THICKNESS * self.dataset.extent if settings.keeps_flat else None,
             settings.seed,
+            self._distance,
         )
         return functools.partial(train_step, self.state, radiance_context)
 

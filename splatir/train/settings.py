@@ -65,6 +65,8 @@ class TrainSettings(Settings):
         grey_card: NAME:X,Y, a photo and a pixel of it (from 0 at the top left) that shows a neutral
             surface of known reflectance; it fixes brightness and tint of the light.
         grey_reflectance: What that surface reflects, linear.
+        lpips_weights: File of VGG16 or AlexNet weights where LPIPS is a loss; None looks in torch's
+            cache.
         seed: Of everything random.
         device: "auto" takes CUDA where there is one.
         backend: Rasteriser; "auto" takes the fastest that the device has.
@@ -101,6 +103,7 @@ class TrainSettings(Settings):
     envmap: Path | None = None
     grey_card: str | None = None
     grey_reflectance: float = 0.18
+    lpips_weights: Path | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "reference", "cpu", "gsplat"] = "auto"

@@ -27,6 +27,7 @@ from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
+from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.settings import Background
 from splatir.train.stages import RadianceStage
 from splatir.train.state import TrainState, generator_for
@@ -52,6 +53,7 @@ class StepContext:
         antialiased: Scale opacity by the blurred area; False for surfels.
         thickness: Third scale that all Gaussians keep, scene units; None leaves it free.
         seed: Of everything random.
+        distance: LPIPS, where it may be weighed.
     """
 
     stage: RadianceStage
@@ -62,6 +64,7 @@ class StepContext:
     antialiased: bool
     thickness: float | None
     seed: int
+    distance: PictureDistance | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ def train_step(
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
     )
+    if context.distance is not None:
+        pictures = (image.rgb_srgb, target.rgb_srgb)
+        terms.update(distance_term(context.distance, *pictures, stage.loss.lpips))
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
     loss = take_step(state, terms)
     if state.exposures is not None:

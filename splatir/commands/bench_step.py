@@ -2,21 +2,20 @@
 
 import json
 import resource
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from splatir.codecs.atomic import write_text
+from splatir.commands.bench_material_step import measure_materials
 from splatir.commands.bench_raster import Timing, describe_machine, time_rasterizer
 from splatir.commands.bench_scene import BenchScene, knot_scene
+from splatir.commands.bench_timing import cpu_time, frozen_rates, noise_photo
 from splatir.data.images import Photo
 from splatir.optim.losses import LossWeights, Target, radiance_losses
-from splatir.optim.parameters import LearningRates
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.radiance import RadianceImage
@@ -29,7 +28,6 @@ from splatir.train.stages import RadianceStage, for_capture, stages_of
 from splatir.train.state import TrainState
 from splatir.train.step import StepContext, train_step
 
-_WARM_UP = 3
 # Of a stage long enough that no repeat meets a refinement.
 _STEPS = 10_000_000
 
@@ -39,6 +37,8 @@ class BenchStepSettings(Settings):
     """Time a training step of the native backend on a built-in scene, in CPU time.
 
     Attributes:
+        stage: Stage of the training that the step is of.
+        transport: Materials: with shadows and bounced light, as trained by default.
         primitive: Shape of the splats; surfels are trained with normal consistency.
         num_splats: How many.
         size: Width and height of the photo, pixels.
@@ -48,6 +48,8 @@ class BenchStepSettings(Settings):
         json: Also write the numbers to this file, as one flat object.
     """
 
+    stage: Literal["radiance", "materials"] = "radiance"
+    transport: bool = True
     primitive: Primitive = "ellipsoid"
     num_splats: int = 50_000
     size: int = 400
@@ -65,7 +67,8 @@ def run(settings: BenchStepSettings) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        report = measure(settings)
+        is_radiance = settings.stage == "radiance"
+        report = measure(settings) if is_radiance else _measure_materials(settings)
     finally:
         torch.set_num_threads(before)
     for name, value in report.items():
@@ -85,9 +88,9 @@ def measure(settings: BenchStepSettings) -> dict[str, Any]:
     state = _state(scene, settings)
     # Half way: full image, full SH degree, normals, and no refinement for many steps.
     state.step = _STEPS // 2 + 1
-    photo = _photo(settings.size)
+    photo = noise_photo(settings.size)
     context = _context(settings)
-    step = _time(lambda: train_step(state, context, scene.camera, photo), settings.repeats)
+    step = cpu_time(lambda: train_step(state, context, scene.camera, photo), settings.repeats)
     options = RasterOptions(depth=_has_normals(settings), normals=_has_normals(settings))
     raster = time_rasterizer(scene, "cpu", options, settings.repeats)
     assert raster.projection is not None and raster.projection_backward is not None
@@ -106,11 +109,26 @@ def measure(settings: BenchStepSettings) -> dict[str, Any]:
         **{f"{name}_ms": value for name, value in parts.items()},
         "other_ms": step.median - sum(parts.values()),
         "step_over_raster": step.median / raster_only,
+        **_described(settings),
+        "sh_degree": settings.sh_degree,
+    }
+
+
+def _measure_materials(settings: BenchStepSettings) -> dict[str, Any]:
+    scene = knot_scene(settings.num_splats, settings.size, settings.size, 3, settings.primitive)
+    photo = noise_photo(settings.size)
+    times = measure_materials(scene, photo, settings.transport, settings.repeats)
+    return {**times, **_described(settings), "transport": settings.transport}
+
+
+def _described(settings: BenchStepSettings) -> dict[str, Any]:
+    """What was measured, and on what."""
+    return {
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "stage": settings.stage,
         "primitive": settings.primitive,
         "num_splats": settings.num_splats,
         "size": settings.size,
-        "sh_degree": settings.sh_degree,
         "threads": settings.threads,
         "repeats": settings.repeats,
         "machine": describe_machine(),
@@ -131,12 +149,7 @@ def _state(scene: BenchScene, settings: BenchStepSettings) -> TrainState:
         settings.num_splats, num_sh - 1, 3, generator=torch.Generator().manual_seed(0)
     )
     model = GaussianModel(raw, settings.primitive)
-    # Rates of zero leave the scene as it is, so that every repeat does the same work.
-    return TrainState.start(model, False, _no_rates(), extent=1.0)
-
-
-def _no_rates() -> LearningRates:
-    return LearningRates(**{field.name: 1e-12 for field in fields(LearningRates)})
+    return TrainState.start(model, False, frozen_rates(), extent=1.0)
 
 
 def _context(settings: BenchStepSettings) -> StepContext:
@@ -144,23 +157,7 @@ def _context(settings: BenchStepSettings) -> StepContext:
     stage = stages_of(for_capture(training, has_background=False))[0]
     assert isinstance(stage, RadianceStage)
     backend = rasterizer("cpu", torch.device("cpu"))
-    return StepContext(stage, backend, _no_rates(), 1.0, "white", False, None, 0)
-
-
-def _photo(size: int) -> Photo:
-    generator = torch.Generator().manual_seed(1)
-    rgb = torch.rand(size, size, 3, generator=generator)
-    return Photo(rgb, (rgb[..., :1] > 0.3).float(), "srgb", 8)
-
-
-def _time(body: Callable[[], object], repeats: int) -> Timing:
-    laps = []
-    for lap in range(_WARM_UP + repeats):
-        start = time.process_time()
-        body()
-        if lap >= _WARM_UP:
-            laps.append((time.process_time() - start) * 1e3)
-    return Timing.of(laps)
+    return StepContext(stage, backend, frozen_rates(), 1.0, "white", False, None, 0)
 
 
 def _time_colours(model: GaussianModel, camera: Camera, settings: BenchStepSettings) -> Timing:
@@ -174,7 +171,7 @@ def _time_colours(model: GaussianModel, camera: Camera, settings: BenchStepSetti
         colours.backward(cotangent)
         model.zero_grad()
 
-    return _time(body, settings.repeats)
+    return cpu_time(body, settings.repeats)
 
 
 def _time_loss(
@@ -201,12 +198,12 @@ def _time_loss(
         for image in images:
             image.grad = None
 
-    return _time(body, settings.repeats)
+    return cpu_time(body, settings.repeats)
 
 
 def _time_optimizer(state: TrainState, repeats: int) -> Timing:
     for param in state.model.params.values():
         param.grad = torch.zeros_like(param)
-    timing = _time(state.optimizer.step, repeats)
+    timing = cpu_time(state.optimizer.step, repeats)
     state.optimizer.zero_grad()
     return timing

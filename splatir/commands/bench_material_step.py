@@ -1,0 +1,116 @@
+"""How long does a step of the materials stage take, and which part takes it?"""
+
+import itertools
+import time
+from collections import defaultdict
+from dataclasses import replace
+
+import torch
+
+from splatir.commands.bench_raster import time_rasterizer
+from splatir.commands.bench_scene import BenchScene
+from splatir.commands.bench_timing import cpu_time, frozen_rates
+from splatir.data.images import Photo
+from splatir.optim.material_losses import material_losses
+from splatir.raster.contract import RasterOptions
+from splatir.raster.selection import rasterizer
+from splatir.render.deferred import render_scene
+from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
+from splatir.scene.lights import EnvironmentLight
+from splatir.train.material_settings import MaterialSettings
+from splatir.train.material_step import MaterialContext, lighting_of, material_step
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import MaterialStage, stages_of
+from splatir.train.start_materials import initial_materials
+from splatir.train.state import TrainState
+from splatir.train.step import make_target
+from splatir.transport.scene import SceneTransport
+
+# Of a stage long enough that no repeat meets its end, nor a correction but every 25th.
+_STEPS = 10_000_000
+_FIRST = _STEPS // 2 + 1
+
+
+def measure_materials(
+    scene: BenchScene, photo: Photo, with_transport: bool, repeats: int
+) -> dict[str, float]:
+    """Medians of the whole step and of its parts, milliseconds of CPU time.
+
+    Parts are those of the forward pass, then backward and the optimiser; what they do not account
+    for (the picture for the report, the light bounced again every 25 steps) is `other_ms`.
+
+    Args:
+        scene: Splats and camera.
+        photo: What the view is compared with.
+        with_transport: Shade with shadows and bounced light.
+        repeats: Timed steps.
+    """
+    state, context = _start(scene, with_transport)
+    traced = {}
+    if with_transport:
+        start = time.process_time()
+        context = replace(context, transport=SceneTransport.of(state.model.gaussians.detach()))
+        traced["trace_ms"] = (time.process_time() - start) * 1e3
+    camera = scene.camera
+    step = cpu_time(lambda: material_step(state, context, camera, photo), repeats)
+    laps: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, seconds in _time_parts(state, context, scene, photo).items():
+            laps[name].append(seconds * 1e3)
+    parts = {name: sorted(values)[len(values) // 2] for name, values in laps.items()}
+    raster = time_rasterizer(scene, "cpu", RasterOptions(), repeats)
+    return {
+        "step_ms": step.median,
+        "step_ms_spread": step.spread,
+        **{f"{name}_ms": value for name, value in parts.items()},
+        "other_ms": step.median - sum(parts.values()),
+        "raster_forward_ms": raster.forward.median,
+        "raster_backward_ms": raster.backward.median,
+        "step_over_raster": step.median / (raster.forward.median + raster.backward.median),
+        **traced,
+    }
+
+
+def _start(scene: BenchScene, with_transport: bool) -> tuple[TrainState, MaterialContext]:
+    """A state in the middle of the stage, and what its steps need but transport."""
+    g = scene.gaussians
+    keys = ("means", "quats", "scales", "opacities")
+    raw = {key: PARAMETER_SPACES[key].invert(getattr(g, key)) for key in keys}
+    raw["sh0"], raw["shN"] = scene.features[:, None, :] - 0.5, torch.zeros(len(g.means), 0, 3)
+    rates = frozen_rates()
+    materials = MaterialSettings(steps=_STEPS, transport=with_transport)
+    model = GaussianModel(raw, g.primitive)
+    state = TrainState.start(model, False, rates, 1.0)
+    environment = torch.zeros(materials.environment_height, 2 * materials.environment_height, 3)
+    state = state.add_materials(initial_materials(model, materials), environment, True, rates)
+    settings = TrainSettings(stages=("radiance", "materials"), steps=1, materials=materials)
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    state.step = _FIRST
+    backend = rasterizer("cpu", torch.device("cpu"))
+    return state, MaterialContext(stage, backend, rates, RasterOptions(), None, scale="given")
+
+
+def _time_parts(
+    state: TrainState, context: MaterialContext, scene: BenchScene, photo: Photo
+) -> dict[str, float]:
+    """Seconds of the parts of one step, in their order."""
+    background = torch.ones(3)
+    clock = [time.process_time()]
+    light = EnvironmentLight(state.radiance)
+    lighting = lighting_of(state, context, light)
+    clock.append(time.process_time())
+    image = render_scene(state.model, scene.camera, lighting, context.rasterizer, context.options)
+    clock.append(time.process_time())
+    target = make_target(photo, background)
+    terms = material_losses(image, target, background, light, context.stage.loss)
+    loss = torch.stack(list(terms.values())).sum()
+    clock.append(time.process_time())
+    loss.backward()
+    clock.append(time.process_time())
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    clock.append(time.process_time())
+    names = ("light", "render_and_shade", "loss", "backward", "optimizer")
+    spans = (b - a for a, b in itertools.pairwise(clock))
+    return dict(zip(names, spans, strict=True))

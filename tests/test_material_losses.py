@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from splatir.data.maps import SurfaceMaps
 from splatir.maths.colour import srgb_from_hdr, srgb_from_linear
 from splatir.maths.safe import safe_normalise
 from splatir.optim.losses import Target
@@ -165,6 +166,23 @@ def test_a_picture_like_its_photo_costs_only_its_priors() -> None:
     assert not any("light" in name for name in terms)
     known = material_losses(image, target, background, EnvironmentLight(torch.ones(8, 16, 3)), ALL)
     assert {"white_light", "light_smooth"} <= known.keys()
+
+
+def test_albedo_maps_are_compared_where_they_say_something() -> None:
+    image = shaded(uniform_gbuffer(), 0.25)
+    known = image.gbuffer.albedo + 0.2
+    known[:, : WIDTH // 2] = -1.0
+    photo = (srgb_from_linear(image.rgb), torch.ones(HEIGHT, WIDTH, 1))
+    for is_free, expected in ((False, 0.2), (True, None)):
+        maps = SurfaceMaps(albedo=known, albedo_scale_is_free=is_free)
+        terms = material_losses(image, Target(*photo, maps=maps), torch.ones(3), None, ALL)
+        if expected is None:
+            assert 0.0 < float(terms["albedo_map"]) < 0.1
+        else:
+            assert float(terms["albedo_map"]) == pytest.approx(expected)
+    off = replace(ALL, albedo_map=0.0)
+    terms = material_losses(image, Target(*photo, maps=maps), torch.ones(3), None, off)
+    assert "albedo_map" not in terms
 
 
 def test_what_is_not_covered_shows_the_background() -> None:

@@ -199,7 +199,7 @@ def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
     late = settings.materials.decay**0.5
     assert materials.rate(rates, "albedo", 25) == pytest.approx(0.2 * late)
     # Normals wait, and the rate of the radiance stage does not count.
-    assert materials.rate(rates, "quats", 12) == 0.0 < materials.rate(rates, "quats", 13) == 0.001
+    assert materials.rate(rates, "quats", 17) == 0.0 < materials.rate(rates, "quats", 18) == 0.001
     assert materials.image_divisor(10) == 1
 
 

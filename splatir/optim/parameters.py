@@ -48,8 +48,8 @@ class LearningRates(Settings):
     background: float = 1e-2
     exposures: float = 2e-3
     albedo: float = 5e-2
-    roughness: float = 3e-2
-    metallic: float = 3e-2
+    roughness: float = 0.1
+    metallic: float = 0.1
     normals: float = 4e-4
     environment: float = 0.125
 

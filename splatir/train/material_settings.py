@@ -15,7 +15,9 @@ class MaterialSettings(Settings):
         albedo: Brightest channel of the albedo at the start; its hue is half that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
-        normals_from: From this part of the stage on, Gaussians turn to what shading says.
+        normals_from: From this part of the stage on, glossy Gaussians turn to what shading says.
+        normals_below: Roughness below which a Gaussian counts as glossy: on matt surfaces texture
+            and shading look alike.
         transport: Shade with shadows and with light from Gaussian to Gaussian.
         directions: In which each Gaussian looks for them, over the whole sphere.
         retrace_every: Steps between looks, as Gaussians turn.
@@ -26,12 +28,13 @@ class MaterialSettings(Settings):
         decay: To this factor at the end, exponentially.
     """
 
-    steps: int = 400
+    steps: int = 600
     environment_height: int = 16
     albedo: float = 0.75
     roughness: float = 0.3
     metallic: float = 0.05
-    normals_from: float = 0.15
+    normals_from: float = 0.4
+    normals_below: float = 0.5
     transport: bool = True
     directions: int = 256
     retrace_every: int = 200
@@ -58,4 +61,4 @@ class MaterialSettings(Settings):
             open_ends=True,
             group="materials",
         )
-        check_range(self, "decay_from normals_from", 0, 1, group="materials")
+        check_range(self, "decay_from normals_from normals_below", 0, 1, group="materials")

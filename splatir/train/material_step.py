@@ -1,6 +1,7 @@
 """One step of the materials stage: shade a view, compare it with the photo, move what shades it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,7 +113,8 @@ def material_step(
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
     for parameter_group in state.optimizer.param_groups:
         parameter_group["lr"] = stage.rate(context.rates, parameter_group["name"], state.step)
-    loss = take_step(state, terms)
+    with _only_glossy_turn(state, stage.settings.normals_below):
+        loss = take_step(state, terms)
     is_last = state.step + 1 == stage.end
     is_due = (state.step - stage.start) % _CORRECT_EVERY == 0
     if is_due or (is_last and isinstance(context.scale, GreyCard)):
@@ -125,6 +127,17 @@ def material_step(
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown.detach(), target.rgb_srgb),
     )
+
+
+@contextmanager
+def _only_glossy_turn(state: TrainState, roughness: float) -> Iterator[None]:
+    """Keep gradients of quaternions from Gaussians that are rougher than this."""
+    is_glossy = (state.model.material("roughness").detach() < roughness)[:, None]
+    hook = state.model.params["quats"].register_hook(lambda gradient: gradient * is_glossy)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _correct_scale(state: TrainState, context: MaterialContext) -> None:

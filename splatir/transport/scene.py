@@ -12,7 +12,8 @@ from splatir.scene.lights import DirectionalLight, EnvironmentLight, PointLight
 from splatir.transport.bake import BELOW, Visibility, bake_visibility, trace_from
 from splatir.transport.directions import DirectionCells
 from splatir.transport.occluder import Occluder, OccluderSettings, occluder_of
-from splatir.transport.tracing import FREE, EmbreeTracer, RayTracer
+from splatir.transport.torch_tracer import tracer_for
+from splatir.transport.tracing import FREE, RayTracer
 
 NUM_DIRECTIONS = 256
 # Cells that are aimed at their own light, and the share of the light that makes one worth it.
@@ -50,7 +51,7 @@ class SceneTransport:
             settings: How they occlude.
         """
         occluder = occluder_of(gaussians.detach(), settings)
-        tracer = EmbreeTracer(occluder)
+        tracer = tracer_for(occluder)
         visibility = bake_visibility(occluder, tracer, num_directions, settings)
         return cls(occluder, tracer, visibility, settings)
 

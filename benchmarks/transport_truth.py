@@ -1,0 +1,222 @@
+"""How near is each kind of transport to path-traced pictures, with true surfaces and true light?
+
+    python -m benchmarks.transport_truth SCENE... --output benchmarks/results/transport_truth.md
+
+Scenes have `gt/`, `relight/` and `envs/` (docs/data.md). Gaussians are sampled from the true depth,
+normals and materials of the test views, traced, and lit; what they say of shadows and bounces is
+composited over the true G-buffer, which is shaded pixel by pixel. So the errors are those of
+shading and transport alone: a ceiling, not a prediction for trained scenes. PSNR in sRGB on white
+inside the true mask, mean over views and lights.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from splatir.codecs.atomic import write_text
+from splatir.data.dataset import DataSettings, View
+from splatir.data.recognise import read_dataset
+from splatir.evaluate.truth import protocol_of, relit_picture, true_buffers
+from splatir.maths.colour import srgb_from_linear
+from splatir.maths.safe import safe_normalise
+from splatir.raster.contract import RasterOptions
+from splatir.raster.selection import rasterizer
+from splatir.render.geometry import camera_rays
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.lights import EnvironmentLight
+from splatir.scene.surface_samples import SurfaceSamples, model_from_samples
+from splatir.shade.split_sum import SplitSum
+from splatir.shade.surface import SurfacePoints
+from splatir.storage.environment import read_environment
+from splatir.transport.lighting import GaussianLighting
+from splatir.transport.lit import Bounced, light_gaussians
+from splatir.transport.materials import SurfaceMaterials
+from splatir.transport.path_integrator import PathSettings, PathTracing
+from splatir.transport.scene import SceneTransport
+
+ROWS = ("no transport", "visibility", "visibility + bounces", "reference")
+# Pixels whose depths differ by more than this (standard deviation) mix two surfaces.
+_MAX_SPREAD = 0.03
+_MIN_COSINE = 0.08
+# Widths of the Gaussians in mean distances to their six neighbours.
+_WIDTH = 0.8
+
+
+@dataclass(frozen=True)
+class TrueView:
+    """A test view and the surface points of its foreground pixels.
+
+    Attributes:
+        view: With its camera.
+        mask: Foreground.
+        points: Of these pixels.
+        geo_normals: Likewise.
+        is_inner: Whether one surface alone fills the pixel.
+    """
+
+    view: View
+    mask: Tensor
+    points: SurfacePoints
+    geo_normals: Tensor
+    is_inner: Tensor
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="Transport against path-traced pictures.")
+    parser.add_argument("scenes", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--gaussians", type=int, default=20000)
+    parser.add_argument("--directions", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=128, help="per pixel, of the reference")
+    parser.add_argument("--views", type=int, nargs="+", default=[0, 4, 8, 12])
+    arguments = parser.parse_args()
+    lines = [
+        f"{arguments.gaussians} Gaussians, {arguments.directions} directions, reference with "
+        f"{arguments.samples} samples; views {arguments.views}; dB foreground, mean of the lights.",
+        "",
+        f"| scene | {' | '.join(ROWS)} | bake, s | new light, s |",
+        f"|---|{'---|' * (len(ROWS) + 2)}",
+    ]
+    for scene in arguments.scenes:
+        lines.append(_measure(scene, arguments))
+        print(lines[-1], flush=True)
+    write_text(arguments.output, "\n".join(lines) + "\n")
+
+
+@torch.no_grad()
+def _measure(root: Path, arguments: argparse.Namespace) -> str:
+    dataset = read_dataset(root, replace(DataSettings(), world="input"))
+    views = [_true_view(root, view) for view in dataset.test]
+    model = _sampled(views, arguments.gaussians)
+    started = time.perf_counter()
+    scene = SceneTransport.of(model.gaussians, arguments.directions)
+    bake = time.perf_counter() - started
+    materials = SurfaceMaterials.of(model)
+    paths = PathSettings(arguments.samples)
+    scores: dict[str, list[float]] = {row: [] for row in ROWS}
+    seconds = []
+    for name in sorted(path.name for path in (root / "relight").iterdir()):
+        light = read_environment(root / "envs" / f"{name}.exr")
+        started = time.perf_counter()
+        lit = light_gaussians(scene, materials, light)
+        seconds.append(time.perf_counter() - started)
+        none = torch.zeros_like(lit.bounced.radiance)
+        rows: dict[str, GaussianLighting | None] = {
+            "no transport": None,
+            "visibility": replace(lit, bounced=Bounced(none, none)),
+            "visibility + bounces": lit,
+            "reference": PathTracing(scene, materials, light, paths),
+        }
+        for index in arguments.views:
+            true = views[index]
+            picture = relit_picture(root, protocol_of(root), true.view, name)
+            for row, lighting in rows.items():
+                radiance = _shaded(true, model, light, lighting)
+                scores[row].append(_psnr(radiance, true.mask, picture.rgb_srgb, picture.alpha))
+    means = " | ".join(f"{sum(found) / len(found):.2f}" for found in scores.values())
+    return f"| {root.name} | {means} | {bake:.1f} | {sum(seconds) / len(seconds):.2f} |"
+
+
+def _true_view(root: Path, view: View) -> TrueView:
+    found = true_buffers(root, protocol_of(root), view)
+    camera = view.camera
+
+    def tensor(values: object) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32)
+
+    mask = tensor(found.alpha) > 0.5
+    depth = tensor(found.depth)
+    T = camera.T_world_camera
+    positions = (camera_rays(camera) * depth[..., None]) @ T[:3, :3].mT + T[:3, 3]
+    views = safe_normalise(camera.position_world - positions)
+    with np.load(root / "gt" / f"{Path(view.name).name}.npz") as stored:
+        spread = tensor(stored["depth_std"])
+    return TrueView(
+        view,
+        mask,
+        SurfacePoints(
+            positions[mask],
+            safe_normalise(tensor(found.normals))[mask],
+            views[mask],
+            tensor(found.albedo)[mask],
+            tensor(found.roughness)[mask][:, None],
+            tensor(found.metallic)[mask][:, None],
+        ),
+        safe_normalise(tensor(found.geo_normals))[mask],
+        (spread < _MAX_SPREAD)[mask],
+    )
+
+
+def _sampled(views: list[TrueView], count: int) -> GaussianModel:
+    """About so many Gaussians, evenly spread over what the views see."""
+    kept = [v.is_inner & _faces(v) for v in views]
+    fields = {
+        name: torch.cat([getattr(v.points, name)[k] for v, k in zip(views, kept, strict=True)])
+        for name in ("positions", "normals", "albedo", "roughness", "metallic")
+    }
+    sides = torch.cat([v.geo_normals[k] for v, k in zip(views, kept, strict=True)])
+    order = torch.randperm(len(sides), generator=torch.Generator().manual_seed(0))
+    low, high, chosen = 1e-4, 1.0, order
+    for _ in range(20):
+        cell = (low * high) ** 0.5
+        chosen = order[_one_per_cell(fields["positions"][order], sides[order], cell)]
+        low, high = (cell, high) if len(chosen) > count else (low, cell)
+    points = fields["positions"][chosen].numpy()
+    spacing = torch.from_numpy(KDTree(points).query(points, 7)[0][:, 1:].mean(1)).float()
+    samples = SurfaceSamples(
+        fields["positions"][chosen],
+        fields["normals"][chosen],
+        _WIDTH * spacing,
+        torch.full_like(spacing, 0.95),
+        fields["albedo"][chosen],
+        fields["roughness"][chosen, 0],
+        fields["metallic"][chosen, 0],
+    )
+    return model_from_samples(samples, "ellipsoid", 0)
+
+
+def _faces(view: TrueView) -> Tensor:
+    return (view.geo_normals * view.points.views).sum(-1) > _MIN_COSINE
+
+
+def _one_per_cell(positions: Tensor, sides: Tensor, cell: float) -> Tensor:
+    """Index of the first point in each cube of this side, sides of a thin sheet apart."""
+    keys = torch.cat([(positions / cell).floor(), (0.8 * sides).round()], dim=-1)
+    _, inverse = torch.unique(keys, dim=0, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(keys))
+    return first.scatter_reduce(0, inverse, torch.arange(len(keys)), "amin")
+
+
+def _shaded(
+    true: TrueView,
+    model: GaussianModel,
+    light: EnvironmentLight,
+    lighting: GaussianLighting | None,
+) -> Tensor:
+    """Radiance of the foreground pixels, linear."""
+    if lighting is None:
+        return SplitSum(light).shade(true.points).radiance
+    camera = true.view.camera
+    channels = lighting.channels(camera.position_world)
+    backend = rasterizer("auto", torch.device("cpu"))
+    raster = backend.rasterize(model.gaussians, camera, channels, None, RasterOptions())
+    straight = raster.features / raster.alpha.clamp_min(1e-4)
+    return lighting.shade(true.points, straight[true.mask]).radiance
+
+
+def _psnr(radiance: Tensor, mask: Tensor, true_srgb: np.ndarray, true_alpha: np.ndarray) -> float:
+    alpha = torch.from_numpy(true_alpha).float()[mask][:, None]
+    true = torch.from_numpy(true_srgb).float()[mask] * alpha + 1.0 - alpha
+    shown = srgb_from_linear(radiance.clamp(0.0, 1.0)) * alpha + 1.0 - alpha
+    return float(-10.0 * (shown - true).square().mean().log10())
+
+
+if __name__ == "__main__":
+    main()

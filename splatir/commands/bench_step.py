@@ -2,12 +2,11 @@
 
 import json
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from splatir.codecs.atomic import write_text
 from splatir.commands.bench_material_step import measure_materials
@@ -18,7 +17,7 @@ from splatir.data.images import Photo
 from splatir.optim.losses import LossWeights, Target, radiance_losses
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
-from splatir.render.radiance import RadianceImage
+from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.scene.radiance import radiance_colours
@@ -39,7 +38,7 @@ class BenchStepSettings(Settings):
     Attributes:
         stage: Stage of the training that the step is of.
         transport: Materials: with shadows and bounced light, as trained by default.
-        primitive: Shape of the splats; surfels are trained with normal consistency.
+        primitive: Shape of the splats.
         num_splats: How many.
         size: Width and height of the photo, pixels.
         sh_degree: Highest spherical-harmonic degree.
@@ -81,8 +80,9 @@ def run(settings: BenchStepSettings) -> None:
 def measure(settings: BenchStepSettings) -> dict[str, Any]:
     """Medians of the whole step and of its parts, milliseconds of CPU time.
 
-    Parts are timed alone, forward and backward together; what they do not account for (activations,
-    autograd, statistics for densification) is `other_ms`.
+    Parts are timed alone, forward and backward together, rasterisation with three channels; what
+    they do not account for (channels of normals and planes, activations, autograd, statistics for
+    densification) is `other_ms`.
     """
     scene = knot_scene(settings.num_splats, settings.size, settings.size, 3, settings.primitive)
     state = _state(scene, settings)
@@ -91,15 +91,14 @@ def measure(settings: BenchStepSettings) -> dict[str, Any]:
     photo = noise_photo(settings.size)
     context = _context(settings)
     step = cpu_time(lambda: train_step(state, context, scene.camera, photo), settings.repeats)
-    options = RasterOptions(depth=_has_normals(settings), normals=_has_normals(settings))
-    raster = time_rasterizer(scene, "cpu", options, settings.repeats)
+    raster = time_rasterizer(scene, "cpu", RasterOptions(), settings.repeats)
     assert raster.projection is not None and raster.projection_backward is not None
     parts = {
         "raster_forward": raster.forward.median,
         "raster_backward": raster.backward.median,
         "projection": raster.projection.median + raster.projection_backward.median,
         "colours": _time_colours(state.model, scene.camera, settings).median,
-        "loss": _time_loss(scene, state.model, photo, options, settings).median,
+        "loss": _time_loss(state.model, scene.camera, photo, settings).median,
         "optimizer": _time_optimizer(state, settings.repeats).median,
     }
     raster_only = parts["raster_forward"] + parts["raster_backward"]
@@ -133,10 +132,6 @@ def _described(settings: BenchStepSettings) -> dict[str, Any]:
         "repeats": settings.repeats,
         "machine": describe_machine(),
     }
-
-
-def _has_normals(settings: BenchStepSettings) -> bool:
-    return settings.primitive == "surfel"
 
 
 def _state(scene: BenchScene, settings: BenchStepSettings) -> TrainState:
@@ -175,28 +170,23 @@ def _time_colours(model: GaussianModel, camera: Camera, settings: BenchStepSetti
 
 
 def _time_loss(
-    scene: BenchScene,
-    model: GaussianModel,
-    photo: Photo,
-    options: RasterOptions,
-    settings: BenchStepSettings,
+    model: GaussianModel, camera: Camera, photo: Photo, settings: BenchStepSettings
 ) -> Timing:
-    backend = rasterizer("cpu", torch.device("cpu"))
     with torch.no_grad():
-        raster = backend.rasterize(scene.gaussians, scene.camera, scene.features, None, options)
-    images: list[Tensor] = [raster.features, raster.alpha]
-    images += [image for image in (raster.depth, raster.normals) if image is not None]
-    for image in images:
-        image.requires_grad_()
-    target = Target(photo.rgb, photo.alpha)
-    weights = LossWeights()
+        image = render_radiance(
+            model, camera, rasterizer("cpu", torch.device("cpu")), with_surface=True
+        )
+    assert image.normals is not None
+    rgb, alpha, normals = (
+        x.clone().requires_grad_() for x in (image.rgb_srgb, image.raster.alpha, image.normals)
+    )
+    rendered = RadianceImage(rgb, replace(image.raster, alpha=alpha), normals, image.depth)
+    target, weights = Target(photo.rgb, photo.alpha), LossWeights()
 
     def body() -> None:
-        rendered = RadianceImage(raster.features, raster)
-        terms = radiance_losses(rendered, target, scene.camera, model, weights, 1.0, 1.0)
+        terms = radiance_losses(rendered, target, camera, model, weights, 1.0, 1.0)
         torch.stack(list(terms.values())).sum().backward()
-        for image in images:
-            image.grad = None
+        rgb.grad = alpha.grad = normals.grad = None
 
     return cpu_time(body, settings.repeats)
 

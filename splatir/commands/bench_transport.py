@@ -94,7 +94,9 @@ def run(settings: BenchTransportSettings) -> None:
             for directions in settings.directions:
                 rows.append(measure(scene, directions, settings.repeats))
                 values = (getattr(rows[-1], name) for name in names)
-                print("  ".join(f"{value:10.3f}".replace(".000", "") for value in values))
+                print(
+                    "  ".join(f"{v:10.3f}" if isinstance(v, float) else f"{v:10}" for v in values)
+                )
     finally:
         torch.set_num_threads(before)
     if settings.json is not None:

@@ -50,3 +50,33 @@ def test_imports_point_downwards() -> None:
             assert LEVEL[target] < LEVEL[folder], f"{path} ({folder}) must not import {target}"
         checked += 1
     assert checked > 10
+
+
+# The viewer stands above what makes pictures and knows nothing of training.
+SEEN_BY_VIEWER = {
+    "maths",
+    "scene",
+    "raster",
+    "shade",
+    "storage",
+    "transport",
+    "render",
+    "evaluate",
+}
+
+
+def test_viewer_knows_pictures_and_no_training() -> None:
+    files = sorted((ROOT.parent / "viewer").rglob("*.py"))
+    assert len(files) > 5
+    for path in files:
+        unknown = imported_folders(path) - SEEN_BY_VIEWER
+        assert not unknown, f"{path} must not import {unknown}"
+
+
+def test_package_needs_the_viewer_in_one_command_alone() -> None:
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        if "from viewer" in path.read_text() or "import viewer" in path.read_text()
+    }
+    assert users == {"commands/view.py"}

@@ -52,6 +52,9 @@ COMMANDS: dict[str, Command] = {
         "put an object into another scene: A B --at x,y,z",
         ("run", "object"),
     ),
+    "view": Command(
+        "splatir.commands.view", "ViewSettings", "look at a run in the browser", ("run",)
+    ),
     "eval": Command(
         "splatir.commands.evaluate", "EvalSettings", "score a run on its held-out views", ("run",)
     ),

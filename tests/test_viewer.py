@@ -227,7 +227,7 @@ def test_split_view_shows_both_channels_at_the_divider(scene: ViewedScene) -> No
     albedo, normal = picture(channel="albedo"), picture(channel="normal")
     split = picture(channel="albedo", second="normal", divider=0.25)
     assert (split[:, :23] == albedo[:, :23]).all()
-    assert (split[:, 24:] == normal[:, 24:]).all()
+    assert (split[:, 25:] == normal[:, 25:]).all()
 
 
 def test_exposure_and_tone_change_light_and_leave_materials(scene: ViewedScene) -> None:

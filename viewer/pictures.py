@@ -25,6 +25,7 @@ from viewer.view import View
 Picture = UInt8[np.ndarray, "height width 3"]
 # Irradiance that is shown as white before exposure: a white matt surface under it has radiance 1.
 _WHITE_IRRADIANCE = np.pi
+_THUMBNAIL_WIDTH = 256
 _DIVIDER_COLOUR = (255, 255, 255)
 
 
@@ -156,7 +157,10 @@ def environment_thumbnail(environment: EnvironmentLight, exposure: float) -> Pic
         environment: World frame.
         exposure: Stops.
     """
-    return _bytes(srgb_from_linear((environment.radiance * 2.0**exposure).clamp(0.0, 1.0)))
+    shown = _bytes(srgb_from_linear((environment.radiance * 2.0**exposure).clamp(0.0, 1.0)))
+    # Recovered maps have few texels, and the controls show pixels as they are.
+    times = max(1, _THUMBNAIL_WIDTH // shown.shape[1])
+    return shown.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _bytes(image_srgb: Float[Tensor, "height width 3"]) -> Picture:

@@ -13,7 +13,6 @@ from splatir.maths.rotations import quat_from_normal, rotation_from_quat
 from splatir.raster.selection import rasterizer
 from splatir.render.bake import bake_radiance
 from splatir.render.deferred import render_scene
-from splatir.transport.orientation import orient_outwards
 from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel, Primitive
@@ -23,6 +22,7 @@ from splatir.scene.radiance import radiance_colours
 from splatir.scene.transform import transform_model
 from splatir.shade.split_sum import SplitSum
 from splatir.shade.surface import Shading, SurfacePoints
+from splatir.transport.orientation import orient_outwards
 
 BACKEND = rasterizer("auto", torch.device("cpu"))
 # A bright window in a dim room.

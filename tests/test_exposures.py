@@ -61,7 +61,7 @@ def test_a_state_keeps_its_exposures(tmp_path: Path) -> None:
     state = TrainState.start(grey_model(), False, LearningRates(), 1.0, num_exposures=3)
     assert state.exposures is not None
     with torch.no_grad():
-        state.exposures += torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+        state.exposures.add_(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))
     again = TrainState.from_plain(state.to_plain(), LearningRates(), 1.0, torch.device("cpu"))
     assert again.exposures is not None
     assert torch.equal(again.exposures, state.exposures)

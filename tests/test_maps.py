@@ -14,6 +14,7 @@ from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset, Distortion, View
 from splatir.data.images import photo_loader
 from splatir.data.lens import pinhole
+from splatir.data.map_files import MapKind
 from splatir.data.maps import MapSettings, SurfaceMaps, load_maps, map_loader
 from splatir.data.recognise import read_dataset
 from splatir.maths.frames import similarity
@@ -38,7 +39,7 @@ def flat(*values: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
 
 
 def loaded(view: View, path: Path, S: Tensor = EYE, **settings) -> SurfaceMaps:
-    kinds = {"normals": "normal", "depths": "depth", "albedos": "albedo"}
+    kinds: dict[str, MapKind] = {"normals": "normal", "depths": "depth", "albedos": "albedo"}
     files = {kind: path for name, kind in kinds.items() if name in settings}
     return load_maps(view, files, MapSettings(**settings), S)
 

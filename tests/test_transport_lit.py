@@ -34,8 +34,11 @@ def flat(positions: Tensor, normals: Tensor, spacing: float) -> Gaussians:
 
 
 def joined(*parts: Gaussians) -> Gaussians:
-    keys = ("means", "quats", "scales", "opacities")
-    return Gaussians(*(torch.cat([getattr(part, key) for part in parts]) for key in keys))
+    means, quats, scales, opacities = (
+        torch.cat([getattr(part, key) for part in parts])
+        for key in ("means", "quats", "scales", "opacities")
+    )
+    return Gaussians(means, quats, scales, opacities)
 
 
 def plate(half: float, height: float, spacing: float, downwards: bool = False) -> Gaussians:

@@ -17,7 +17,7 @@ from splatir.maths.frames import invert_rigid
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
-from splatir.scene.lights import EnvironmentLight
+from splatir.scene.lights import EnvironmentLight, LightSum
 from splatir.scene.surface_samples import SurfaceSamples, model_from_samples
 from splatir.storage.environment import write_environment
 from splatir.transport.scene import SceneTransport
@@ -397,7 +397,9 @@ def test_rotation_turns_the_map_from_x_towards_y() -> None:
     radiance[3:5, 7:9] = 1.0
     library = LightLibrary(EnvironmentLight(radiance), {}, torch.eye(4).double(), CPU)
     light = light_of(LightChoice(rotate=90.0, lamp=Lamp()), library)
-    turned = light.lights[0]  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(light, LightSum)
+    turned = light.lights[0]
+    assert isinstance(turned, EnvironmentLight)
     # +Y is a quarter of the width from the left.
     assert turned.radiance[3:5, 3:5].mean().item() == pytest.approx(1.0, abs=1e-3)
 

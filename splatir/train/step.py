@@ -127,7 +127,7 @@ def train_step(
     if state.exposures is not None:
         with torch.no_grad():
             # A common gain belongs to the model: it is what held-out views are shown with.
-            state.exposures -= state.exposures.mean(dim=0)
+            state.exposures.sub_(state.exposures.mean(dim=0))
     if context.thickness is not None:
         keep_flat(state.model, context.thickness)
     refinement = _densify(state, context, image, camera)

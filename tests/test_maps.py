@@ -40,7 +40,7 @@ def flat(*values: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
 
 def loaded(view: View, path: Path, S: Tensor = EYE, **settings) -> SurfaceMaps:
     kinds: dict[str, MapKind] = {"normals": "normal", "depths": "depth", "albedos": "albedo"}
-    files = {kind: path for name, kind in kinds.items() if name in settings}
+    files: dict[MapKind, Path] = {kind: path for name, kind in kinds.items() if name in settings}
     return load_maps(view, files, MapSettings(**settings), S)
 
 

@@ -106,7 +106,8 @@ def test_radiance_replaces_the_picture_alone(tmp_path: Path, install_run: Instal
     shaded, radiance = (arrays(tmp_path / d / "r_0.npz") for d in ("shaded", "radiance"))
     assert np.abs(shaded["rgb"] - radiance["rgb"]).max() > 0.1
     for name in SHAPES.keys() - {"rgb"}:
-        assert np.array_equal(shaded[name], radiance[name]), name
+        # Composited among other numbers of channels, which rounds otherwise.
+        np.testing.assert_allclose(shaded[name], radiance[name], atol=1e-5, err_msg=name)
 
 
 def test_pictures_for_people(tmp_path: Path, install_run: InstallRun) -> None:

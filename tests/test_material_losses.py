@@ -17,6 +17,7 @@ from splatir.optim.material_losses import (
     light_priors,
     material_losses,
     material_priors,
+    paint_guide,
 )
 from splatir.render.deferred import RenderOutput
 from splatir.render.gbuffer import GBuffer
@@ -156,6 +157,49 @@ def test_light_priors_have_the_gradient_of_their_values() -> None:
 def shaded(gbuffer: GBuffer, linear: float) -> RenderOutput:
     rgb = torch.full((HEIGHT, WIDTH, 3), linear)
     return RenderOutput(rgb, rgb, torch.zeros_like(rgb), gbuffer)
+
+
+def shadowed(metallic: float = 0.0) -> tuple[RenderOutput, Tensor, Tensor]:
+    """A surface of one paint, half of it in a shadow that shading knows; its photo."""
+    gbuffer = uniform_gbuffer(metallic=metallic)
+    light = torch.ones(HEIGHT, WIDTH, 1)
+    light[:, WIDTH // 2 :] = 0.2
+    diffuse, specular = gbuffer.albedo * light, torch.full((HEIGHT, WIDTH, 3), 0.05)
+    photo = srgb_from_linear(diffuse + specular)
+    return RenderOutput(diffuse + specular, diffuse, specular, gbuffer), photo, gbuffer.albedo
+
+
+def test_known_shadows_and_highlights_are_no_edges_of_the_paint() -> None:
+    image, photo, albedo = shadowed()
+    torch.testing.assert_close(
+        paint_guide(image, photo), srgb_from_linear(albedo), atol=1e-4, rtol=0
+    )
+
+
+def test_shadows_that_shading_does_not_know_stay_edges() -> None:
+    image, photo, _ = shadowed()
+    lit = RenderOutput(image.rgb, image.gbuffer.albedo.clone(), image.specular, image.gbuffer)
+    guide = paint_guide(lit, photo)
+    assert float((guide[:, 0] - guide[:, -1]).abs().min()) > 0.2
+
+
+def test_metal_and_what_is_hardly_covered_keep_the_photo() -> None:
+    image, photo, _ = shadowed(metallic=1.0)
+    torch.testing.assert_close(paint_guide(image, photo), photo)
+    image, photo, _ = shadowed()
+    faint = replace(image, gbuffer=replace(image.gbuffer, alpha=0.3 * image.gbuffer.alpha))
+    torch.testing.assert_close(paint_guide(faint, photo), photo)
+
+
+def test_bent_normals_cost_where_the_guide_is_flat() -> None:
+    gbuffer = uniform_gbuffer()
+    bent = gbuffer.normals.clone()
+    bent[:, WIDTH // 2 :] = torch.tensor([0.6, 0.0, -0.8])
+    costs = [
+        float(material_priors(g, white_photo(), MaterialLossWeights())["normal_smooth"])
+        for g in (gbuffer, replace(gbuffer, normals=bent))
+    ]
+    assert costs[0] == pytest.approx(0.0, abs=1e-6) and costs[1] > 1e-3
 
 
 def test_a_picture_like_its_photo_costs_only_its_priors() -> None:

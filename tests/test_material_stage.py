@@ -276,6 +276,31 @@ def test_a_known_light_turns_with_the_world(tmp_path: Path) -> None:
     assert torch.allclose(light.radiance, sloping_light().radiance.roll(-8, 1), atol=1e-5)
 
 
+def test_glossy_gaussians_turn_and_matt_ones_do_not() -> None:
+    light, camera = sloping_light(), axis_camera(48, 36)
+    state = TrainState.start(lit_sphere(with_materials=False), False, LearningRates(), 1.0)
+    settings = TrainSettings(stages=BOTH, steps=1, materials=MaterialSettings(normals_from=0.0))
+    state = start_materials(state, light, settings)
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    state.step = 1
+    with torch.no_grad():
+        count = state.model.num_gaussians
+        state.model.params["roughness"].copy_(torch.tensor([-2.0, 2.0]).repeat(count)[:count])
+    before = state.model.params["quats"].detach().clone()
+    context = MaterialContext(
+        stage,
+        rasterizer("cpu", torch.device("cpu")),
+        LearningRates(roughness=0.0),
+        RasterOptions(),
+        KnownLight.of(light),
+    )
+    photo = Photo(torch.rand(36, 48, 3), torch.ones(36, 48, 1), "srgb", 8)
+    material_step(state, context, camera, photo)
+    moved = (state.model.params["quats"].detach() - before).abs().amax(-1)
+    assert float(moved[::2].max()) > 0.0 and float(moved[1::2].max()) == 0.0
+
+
 def test_materials_move_towards_the_truth_under_a_known_light() -> None:
     truth, light = lit_sphere(), sloping_light()
     backend = rasterizer("cpu", torch.device("cpu"))

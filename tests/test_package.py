@@ -179,6 +179,7 @@ def test_wheel_holds_every_library_the_presets_and_no_sources(tmp_path: Path) ->
         assert not [name for name in names if name.endswith((".cpp", ".h"))]
         assert {Path(name).parts[0] for name in names} == {
             "splatir",
+            "viewer",
             f"splatir-{splatir.__version__}.dist-info",
         }
         _, _, *tag = Path(str(wheel.filename)).stem.split("-")

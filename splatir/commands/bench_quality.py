@@ -25,8 +25,9 @@ from splatir.evaluate.truth import environment_file, protocol_of
 from splatir.raster.selection import rasterizer
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import SettingsError, to_plain
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
-from splatir.train.session import pick_device, train
+from splatir.train.session import train
 from splatir.train.settings import TrainSettings
 
 DEFAULTS = "defaults"

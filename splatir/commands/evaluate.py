@@ -18,8 +18,8 @@ from splatir.evaluate.lpips import Unavailable, lpips_metric
 from splatir.evaluate.report import write_sheet
 from splatir.raster.selection import rasterizer
 from splatir.settings import Settings
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
-from splatir.train.session import pick_device
 
 # Views drawn in the contact sheet, evenly spread over the held-out ones.
 _SHEET_VIEWS = 6

@@ -22,9 +22,9 @@ from splatir.storage.relightable import (
     companion_files,
     write_relightable,
 )
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.run_folder import RunFolder
-from splatir.train.session import pick_device
 from splatir.transport.orientation import orient_outwards, surrounding_cameras
 
 _LOST = {

@@ -41,8 +41,8 @@ from splatir.scene.lights import (
 from splatir.scene.surface_samples import model_from_samples
 from splatir.settings import Settings, SettingsError, check_range
 from splatir.shade.surface import Shader
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
-from splatir.train.session import pick_device
 from splatir.transport.lighting import GaussianLighting
 from splatir.transport.path_integrator import PathSettings
 

@@ -29,8 +29,8 @@ from splatir.render.buffers import (
 from splatir.render.relighting import lighting_for
 from splatir.scene.camera import Camera
 from splatir.settings import Settings, check_range
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
-from splatir.train.session import pick_device
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from splatir.commands.evaluate import evaluate_run
 from splatir.commands.export import export_run
+from splatir.train.device import pick_device
 from splatir.train.finished import load_run
-from splatir.train.session import pick_device, train
+from splatir.train.session import train
 from splatir.train.settings import TrainSettings
 
 __all__ = ["TrainSettings", "run"]

@@ -20,8 +20,8 @@ from splatir.scene.gaussians import GaussianModel
 from splatir.settings import Settings, SettingsError, check_range
 from splatir.storage.environment import ENVIRONMENT_SUFFIXES
 from splatir.train.composed_run import new_folder, write_composed_run
+from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
-from splatir.train.session import pick_device
 from splatir.transport.scene import SceneTransport
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from splatir import __version__
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
-from splatir.data.images import Photo, mask_polarity_warning, photo_loader
+from splatir.data.images import Photo, photo_loader
 from splatir.data.maps import map_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
@@ -27,6 +27,7 @@ from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
 from splatir.train.budget import within_pixel_budget
 from splatir.train.coarse import reduced_photo
+from splatir.train.device import pick_device
 from splatir.train.grey_card import GreyCard
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
@@ -39,6 +40,7 @@ from splatir.train.material_step import (
 )
 from splatir.train.new_run import NewRun, create_new_run
 from splatir.train.perceptual import picture_distance
+from splatir.train.photo_checks import decode_all, mask_warnings
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
@@ -54,8 +56,6 @@ _LOOKAHEAD = 4
 _LOG_EVERY = 50
 # Third scale of flat Gaussians in extents: far below what a pixel resolves.
 _THICKNESS = 2e-4
-# Masks whose polarity is looked at before training.
-_CHECKED_MASKS = 4
 
 # One step on a training view, its photo and its number.
 _StepFunction = Callable[[Camera, Photo, int], StepReport]
@@ -76,19 +76,6 @@ class TrainingResult:
 
     run: RunFolder
     has_held_out_views: bool
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a `--device` option means.
-
-    Raises:
-        ValueError: CUDA was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device was found; use --device cpu, or auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def train(settings: TrainSettings) -> TrainingResult:
@@ -122,9 +109,9 @@ def train(settings: TrainSettings) -> TrainingResult:
         PhotoCache(dataset.train, budget, photo_loader(dataset, load_maps)) as photos,
         PhotoCache(dataset.test, budget, photo_loader(dataset)) as held_out,
     ):
-        for warning in (*dataset.warnings, *_mask_warnings(dataset, photos)):
+        for warning in (*dataset.warnings, *mask_warnings(dataset, photos)):
             tqdm.write(f"warning: {one_line(warning)}", file=sys.stderr)
-        _decode_all(held_out)
+        decode_all(held_out)
         # Misread maps are mostly misread in every view: known early.
         _ = photos[0]
         session = _Session(settings, dataset, photos, held_out, backend, device)
@@ -133,25 +120,6 @@ def train(settings: TrainSettings) -> TrainingResult:
         else:
             session.start()
         return session.run_stages()
-
-
-def _mask_warnings(dataset: Dataset, photos: PhotoCache) -> list[str]:
-    """What a few masks look like, before a training on the wrong side of them."""
-    masked = [i for i, view in enumerate(dataset.train) if view.mask_path is not None]
-    found = []
-    for index in masked[:: max(1, len(masked) // _CHECKED_MASKS)][:_CHECKED_MASKS]:
-        alpha = photos[index].alpha
-        warning = None if alpha is None else mask_polarity_warning(alpha)
-        if warning is not None:
-            found.append(f"{dataset.train[index].mask_path}: {warning} (--invert-masks)")
-    return found[:1]
-
-
-def _decode_all(photos: PhotoCache) -> None:
-    """A broken held-out photo should be known before the training that it would spoil."""
-    for index in range(len(photos)):
-        photos.prefetch(min(index + 1, len(photos) - 1))
-        _ = photos[index]
 
 
 class _Session:

@@ -1,8 +1,7 @@
 """The light convolved with the lobes of the BRDF, as maps that shading looks up.
 
-Both convolutions are linear in the texels and exact for a map that is constant within each: a lobe
-depends only on the angle to its axis, so that on a latitude-longitude grid it is circulant in
-longitude, and a product of real spectra does it. Gradients reach the map.
+Both convolutions are linear in the texels and exact for a map that is constant within each: on a
+latitude-longitude grid they are products of spectra, `lobe_spectra`. Gradients reach the map.
 """
 
 import functools
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.scene.lights import EnvironmentLight, environment_coordinates
+from splatir.shade.lobe_spectra import Lobe, sampled_spectrum, sharp_spectrum
 
 # Perceptual roughness of each specular map; linear in between. The first is the light itself.
 ROUGHNESS_LEVELS = (0.0, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
@@ -21,13 +21,8 @@ ROUGHNESS_LEVELS = (0.0, 0.08, 0.13, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 _TEXELS_PER_HALF_WIDTH = 2.0
 _MAX_HEIGHT = 256
 _MAX_COSINE_HEIGHT = 64
-_MAX_CACHED_HEIGHT = 64
-# Subdivision of the texels of large maps at most; odd, which keeps texel centres.
-_MAX_PARTS = 3
-# Rows around a lobe's own whose texels are divided in large maps; beyond, lobes are smooth.
-_NEAR_ROWS = 8
-# Roughness of a GGX lobe, or None for the cosine.
-Lobe = float | None
+# Larger maps serve sharp lobes alone.
+_MAX_SAMPLED_HEIGHT = 64
 
 
 @dataclass(frozen=True)
@@ -91,13 +86,9 @@ def _convolved_by_size(
     for lobe, height in heights.items():
         groups.setdefault(pooled[height].shape, []).append(lobe)
     maps = {}
-    for shape, lobes in groups.items():
-        source = pooled[heights[lobes[0]]]
-        # Large kernels are neither kept nor held all at once.
-        size = len(lobes) if shape[0] <= _MAX_CACHED_HEIGHT else 1
-        for start in range(0, len(lobes), size):
-            part = tuple(lobes[start : start + size])
-            maps.update(zip(part, _convolve(source, part), strict=True))
+    for lobes in groups.values():
+        convolved = _convolve(pooled[heights[lobes[0]]], tuple(lobes))
+        maps.update(zip(lobes, convolved, strict=True))
     return maps
 
 
@@ -106,70 +97,44 @@ def _convolve(
 ) -> Float[Tensor, "lobes height width 3"]:
     """Means of a map under normalised lobes around each of its texel centres."""
     height, width = radiance.shape[:2]
-    make = _cached_spectra if height <= _MAX_CACHED_HEIGHT else _spectra
-    kernels = make(height, width, lobes, radiance.dtype, radiance.device)
+    like = radiance.dtype, radiance.device
     spectrum = torch.view_as_real(torch.fft.rfft(radiance.movedim(1, 2)))
     columns = spectrum.permute(2, 0, 1, 3).reshape(-1, height, 6)
-    mixed = torch.bmm(kernels, columns).view(-1, len(lobes), height, 3, 2)
-    mixed = torch.view_as_complex(mixed.permute(1, 2, 3, 0, 4).contiguous())
+    if height <= _MAX_SAMPLED_HEIGHT:
+        mixed = torch.bmm(_sampled_spectra(height, width, lobes, *like), columns)
+    else:
+        halves = []
+        for lobe in lobes:
+            assert lobe is not None
+            upper = _sharp_spectrum(height, width, lobe, *like)
+            halves.append(torch.bmm(upper, columns))
+            lower = torch.bmm(upper[:, : height // 2], columns.flip(1))
+            halves.append(lower.flip(1))
+        mixed = torch.cat(halves, dim=1)
+    mixed = torch.view_as_complex(
+        mixed.view(-1, len(lobes), height, 3, 2).permute(1, 2, 3, 0, 4).contiguous()
+    )
     return torch.fft.irfft(mixed, n=width).movedim(2, 3)
 
 
-def _spectra(
+@functools.lru_cache(maxsize=16)
+def _sampled_spectra(
     height: int, width: int, lobes: tuple[Lobe, ...], dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "frequencies rows height"]:
-    """`_lobe_spectrum` of several lobes, one below the other."""
-    spectra = [_lobe_spectrum(height, width, lobe) for lobe in lobes]
+    """Spectra of several lobes, one below the other."""
+    spectra = [
+        sampled_spectrum(height, width, lobe, 2 * height if lobe is None else _height_for(lobe))
+        for lobe in lobes
+    ]
     return torch.cat(spectra, dim=1).to(device, dtype)
 
 
-_cached_spectra = functools.lru_cache(maxsize=16)(_spectra)
-
-
-def _lobe_spectrum(
-    height: int, width: int, lobe: Lobe
-) -> Float[Tensor, "frequencies height height"]:
-    """Spectrum over longitude of the weights of texels of row j for the centre of row i.
-
-    Weights are integrals over texels by the midpoint rule on a subdivision that resolves the lobe,
-    and sum to 1 for each i. Even in longitude, so the spectrum is real.
-    """
-    finest = 2 * height if lobe is None else _height_for(lobe)
-    parts = max(1, -(-finest // height)) | 1
-    near = height
-    if height > _MAX_CACHED_HEIGHT:
-        parts, near = min(parts, _MAX_PARTS), _NEAR_ROWS
-    spectrum = torch.empty(width // 2 + 1, height, height)
-    for i in range(height):
-        first, last = max(0, i - near), min(height, i + near + 1)
-        rows = [
-            _lobe_row(height, width, lobe, i, 1, (0, first)),
-            _lobe_row(height, width, lobe, i, parts, (first, last)),
-            _lobe_row(height, width, lobe, i, 1, (last, height)),
-        ]
-        weights = torch.cat(rows)
-        full = torch.cat([weights, weights[:, 1 : (width + 1) // 2].flip(-1)], dim=-1)
-        spectrum[:, i] = torch.fft.rfft(full / full.sum()).real.T
-    return spectrum
-
-
-def _lobe_row(
-    height: int, width: int, lobe: Lobe, i: int, parts: int, rows: tuple[int, int]
-) -> Float[Tensor, "rows half_width"]:
-    """Weights of texels at longitudes 0 to pi for the centre of row i, not normalised."""
-    count, half = rows[1] - rows[0], width // 2 + 1
-    theta_out = math.pi * (i + 0.5) / height
-    subrows = torch.arange(rows[0] * parts, rows[1] * parts) + 0.5
-    theta = (math.pi / (height * parts) * subrows)[:, None]
-    columns = torch.arange(half * parts) - (parts - 1) // 2
-    phi = 2.0 * math.pi / (width * parts) * columns
-    cosine = math.cos(theta_out) * theta.cos() + math.sin(theta_out) * theta.sin() * phi.cos()
-    value = cosine.clamp_min(0.0)
-    if lobe is not None:
-        alpha2 = max(lobe, 1e-3) ** 4
-        # cos^2(t/2) = (1 + cos t) / 2.
-        value = value / ((1.0 + cosine) * 0.5 * (alpha2 - 1.0) + 1.0).square()
-    return (value * theta.sin()).view(count, parts, half, parts).sum((1, 3)) / parts**2
+# At most 100 MB: three of 256 rows.
+@functools.lru_cache(maxsize=3)
+def _sharp_spectrum(
+    height: int, width: int, lobe: float, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "frequencies upper height"]:
+    return sharp_spectrum(height, width, lobe).to(device, dtype)
 
 
 def _pooled(

@@ -285,11 +285,12 @@ def bounce(
     for shadowed in punctual:
         arriving = punctual_irradiance(scene.positions, normals, shadowed.light)
         direct = direct + shadowed.visible * arriving
+    sent_per_irradiance = materials.total_albedo() / math.pi
     indirect = torch.zeros_like(direct)
     for _ in range(_NUM_BOUNCES):
-        sent = materials.radiance_from(direct + indirect)
+        sent = sent_per_irradiance * (direct + indirect)
         indirect = bounced_irradiance(scene.visibility, sent)
-    return Bounced(indirect, materials.radiance_from(direct + indirect))
+    return Bounced(indirect, sent_per_irradiance * (direct + indirect))
 
 
 def _sorted(

@@ -1,6 +1,5 @@
 """How much light does a surface send on, both lobes together?"""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -54,20 +53,13 @@ class SurfaceMaterials:
         return f0(self.albedo, self.metallic)
 
     def total_albedo(self) -> Float[Tensor, "n 3"]:
-        """Share of uniform light that the diffuse and the specular lobe together reflect."""
+        """Share of uniform light that the diffuse and the specular lobe together reflect.
+
+        For what other surfaces receive, a surface that is matt in both lobes is enough; a hit that
+        reflects by its diffuse lobe alone is black on metal.
+        """
         a, b = _mean_split_sum(self.roughness)
         return (1.0 - self.metallic) * self.albedo + self.reflectance * a + b
-
-    def radiance_from(self, irradiance: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """What surfaces send to all sides if they are matt in both lobes; per steradian.
-
-        For what other surfaces receive this is enough, and on metal it is nearly all: a hit that
-        reflects by its diffuse lobe alone is black there.
-
-        Args:
-            irradiance: On each.
-        """
-        return self.total_albedo() * irradiance / math.pi
 
 
 def _mean_split_sum(

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +40,7 @@ from splatir.train.material_step import (
     material_step,
 )
 from splatir.train.new_run import NewRun, create_new_run
+from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
 from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
 from splatir.train.run_folder import RunFolder
@@ -78,7 +80,7 @@ class TrainingResult:
     has_held_out_views: bool
 
 
-def train(settings: TrainSettings) -> TrainingResult:
+def train(settings: TrainSettings, observer: TrainingObserver | None = None) -> TrainingResult:
     """Train a new run, or continue one.
 
     Nothing is written before the capture was read, its held-out photos were decoded and the first
@@ -86,6 +88,7 @@ def train(settings: TrainSettings) -> TrainingResult:
 
     Args:
         settings: With `resume`, only that field counts; the run's own settings are used.
+        observer: Told of each step.
 
     Raises:
         ValueError: Settings or data that cannot be trained on.
@@ -115,6 +118,7 @@ def train(settings: TrainSettings) -> TrainingResult:
         # Misread maps are mostly misread in every view: known early.
         _ = photos[0]
         session = _Session(settings, dataset, photos, held_out, backend, device)
+        session.observer = observer
         if resumed is not None:
             session.resume(*resumed)
         else:
@@ -142,6 +146,7 @@ class _Session:
         self.device = device
         self.cameras = [view.camera.to(device) for view in dataset.train]
         self._distance = picture_distance(settings, dataset, device)
+        self.observer: TrainingObserver | None = None
         self.new_run: NewRun | None = None
         # Read before training: a broken file should be known early. From the materials stage on,
         # checkpoints hold the light.
@@ -313,10 +318,27 @@ class _Session:
                 count = self.state.model.num_gaussians
                 bar.set_postfix_str(f"{smoothed:.2f} dB, {count:,} Gaussians", refresh=False)
                 self._after_step(stage, report)
+                self._observe(stage, report, interrupted)
                 if interrupted.is_set():
                     self._save()
                     raise KeyboardInterrupt
         self._save()
+
+    def _observe(self, stage: Stage, report: StepReport, interrupted: threading.Event) -> None:
+        if self.observer is None:
+            return
+        progress = TrainingProgress(
+            stage.name,
+            self.state.step,
+            stage.end,
+            report.loss,
+            report.psnr,
+            self.state.model.num_gaussians,
+            interrupted,
+            lambda: scene_of(self.run, self.settings, self.state, self.dataset.S_world_input),
+        )
+        if not self.observer.after_step(progress):
+            interrupted.set()
 
     def _step(self, stage: Stage, step: _StepFunction) -> StepReport:
         started = time.perf_counter()

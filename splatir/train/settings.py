@@ -81,6 +81,8 @@ class TrainSettings(Settings):
             photos; "auto" is per-photo where photos show a background.
         photo_memory_gb: Decoded photos kept in memory at most; 0 decodes them again and again.
         eval_every: Steps between scores on the held-out views; 0 scores at the end only.
+        view: Show the training in the browser as it goes on, on this computer alone.
+        view_port: Of that page; 0 takes a free one.
         checkpoint_every: Steps between checkpoints; the last two are kept. 0 writes one at the end.
         init: How the first Gaussians are made.
         rates: Learning rates.
@@ -114,6 +116,8 @@ class TrainSettings(Settings):
     exposures: Literal["auto", "per-photo", "shared"] = "auto"
     photo_memory_gb: float = 4.0
     eval_every: int = 1000
+    view: bool = False
+    view_port: int = 8080
     checkpoint_every: int = 1000
     init: InitialisationSettings = field(default_factory=InitialisationSettings)
     rates: LearningRates = field(default_factory=LearningRates)
@@ -146,6 +150,7 @@ class TrainSettings(Settings):
             raise SettingsError(
                 "--envmap says how bright the light is, and so does --grey-card. Give one of them."
             )
+        check_range(self, "view_port", 0, 65535)
         # What torch's generators take.
         check_range(self, "seed", 0, 2**63 - 1)
         if self.stages not in (("auto",), ("radiance",), ("radiance", "materials")):

@@ -32,9 +32,17 @@ def test_photos_with_a_background_are_trained_by_relocation_under_their_own_expo
 @pytest.mark.parametrize(
     "named",
     [
-        TrainSettings(exposures="per-photo", densify=DensificationSettings(strategy="default")),
-        TrainSettings(exposures="shared", densify=DensificationSettings(strategy="mcmc")),
-        TrainSettings(exposures="shared", densify=DensificationSettings(strategy="none")),
+        TrainSettings(
+            exposures="per-photo",
+            cameras="refine",
+            densify=DensificationSettings(strategy="default"),
+        ),
+        TrainSettings(
+            exposures="shared", cameras="refine", densify=DensificationSettings(strategy="mcmc")
+        ),
+        TrainSettings(
+            exposures="shared", cameras="refine", densify=DensificationSettings(strategy="none")
+        ),
     ],
 )
 def test_what_is_named_is_not_replaced(named: TrainSettings, has_background: bool) -> None:

@@ -66,7 +66,8 @@ def test_resumed_training_equals_an_unbroken_one_bit_for_bit(
 ) -> None:
     densify = replace(small.densify, strategy=strategy, reset_every=8, mcmc_every=5)
     exposures = "per-photo" if strategy == "mcmc" else "shared"
-    small = replace(small, densify=densify, exposures=exposures)
+    cameras = "refine" if strategy == "mcmc" else "fixed"
+    small = replace(small, densify=densify, exposures=exposures, cameras=cameras)
     train(small)
     broken = replace(small, output=tmp_path / "broken", checkpoint_every=11)
     train(broken)

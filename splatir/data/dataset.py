@@ -1,6 +1,6 @@
 """What every reader returns: calibrated views, a split, sparse points and a world frame."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.scene.camera import Camera
+from splatir.scene.corrections import corrected_camera
 from splatir.settings import Settings, SettingsError
 
 DatasetKind = Literal["colmap", "transforms", "nerf-synthetic", "tensoir"]
@@ -147,3 +148,24 @@ class Dataset:
         """Radius of the training cameras about their centroid, scene units; rates scale with it."""
         positions = torch.stack([view.camera.position_world for view in self.train])
         return float((positions - positions.mean(0)).norm(dim=-1).max()) * 1.1
+
+    def with_corrections(self, corrections: Float[Tensor, "views 7"]) -> "Dataset":
+        """The same photographs with the training cameras corrected.
+
+        Args:
+            corrections: Of each training view, see `scene.corrections`.
+
+        Raises:
+            ValueError: Not one for each training view.
+        """
+        if len(corrections) != len(self.train):
+            raise ValueError(
+                f"the run refined {len(corrections)} cameras, but {self.root} has "
+                f"{len(self.train)} training views: it has changed since."
+            )
+        extent = self.extent
+        views = (
+            replace(view, camera=corrected_camera(view.camera, correction.cpu(), extent))
+            for view, correction in zip(self.train, corrections, strict=True)
+        )
+        return replace(self, train=tuple(views))

@@ -34,6 +34,8 @@ class LossWeights(Settings):
         distortion: Depth distortion (2DGS, eq. 13), in units of the squared extent; surfels only.
         opacity: Mean opacity (Kheradmand et al. 2024); under mcmc densification only.
         scale: Mean scale in scene extents (likewise).
+        camera: Mean square of a camera's correction, in typical ones (`scene.corrections`): what
+            keeps refined cameras near the given ones where photos say little.
     """
 
     ssim: float = 0.2
@@ -46,6 +48,7 @@ class LossWeights(Settings):
     distortion: float = 0.0
     opacity: float = 0.01
     scale: float = 0.01
+    camera: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuse weights that are no weights.
@@ -55,7 +58,7 @@ class LossWeights(Settings):
         """
         check_range(self, "ssim normal_start", 0, 1, group="loss")
         maps = "normal_map depth_map"
-        names = f"lpips alpha normal {maps} distortion opacity scale"
+        names = f"lpips alpha normal {maps} distortion opacity scale camera"
         check_range(self, names, 0, group="loss")
 
 

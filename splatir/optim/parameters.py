@@ -30,6 +30,8 @@ class LearningRates(Settings):
         shN: Of all higher ones.
         background: Of a learned background colour.
         exposures: Of each photo's log gains.
+        cameras: Of the corrections of each photo's camera, at the start of the stage.
+        cameras_final: The same at its last step; log-linear in between.
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
@@ -47,6 +49,8 @@ class LearningRates(Settings):
     shN: float = 2.5e-4
     background: float = 1e-2
     exposures: float = 2e-3
+    cameras: float = 2e-4
+    cameras_final: float = 1e-5
     albedo: float = 5e-2
     roughness: float = 0.1
     metallic: float = 0.1
@@ -59,7 +63,8 @@ class LearningRates(Settings):
         Raises:
             SettingsError: A value out of range.
         """
-        check_range(self, "means means_final", 0, open_ends=True, group="rates")
+        ends = "means means_final cameras cameras_final"
+        check_range(self, ends, 0, open_ends=True, group="rates")
         names = "quats scales opacities sh0 shN background exposures"
         check_range(self, names, 0, group="rates")
         check_range(self, "albedo roughness metallic normals environment", 0, group="rates")
@@ -71,8 +76,19 @@ class LearningRates(Settings):
             progress: Part of the training that is done, in [0, 1].
             extent: Radius of the scene, scene units.
         """
-        ratio = self.means_final / self.means
-        return extent * self.means * ratio ** min(max(progress, 0.0), 1.0)
+        return extent * _between(self.means, self.means_final, progress)
+
+    def of_cameras(self, progress: float) -> float:
+        """Step size of the corrections of cameras.
+
+        Args:
+            progress: Part of the stage that is done, in [0, 1].
+        """
+        return _between(self.cameras, self.cameras_final, progress)
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    return start * (end / start) ** min(max(progress, 0.0), 1.0)
 
 
 def make_optimizer(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
+from splatir.render.camera_gradient import CameraCorrection, tied_to_camera
 from splatir.render.geometry import camera_rays
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
@@ -45,6 +46,7 @@ def render_radiance(
     sh_degree: int | None = None,
     options: RasterOptions = RasterOptions(),
     with_surface: bool = False,
+    correction: CameraCorrection | None = None,
 ) -> RadianceImage:
     """Render the spherical-harmonic radiance of a model.
 
@@ -60,14 +62,18 @@ def render_radiance(
         options: Further outputs.
         with_surface: Also composite normals and depths, normals with constant weights: whatever is
             asked of them turns splats, but moves none and makes none more opaque.
+        correction: That `camera` has already, to receive a gradient from the colours; or None.
     """
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
-    colours = radiance_colours(
-        model.params["sh0"], model.params["shN"], model.means, camera.position_world, degree
-    )
     gaussians = model.gaussians
+    shapes, seen = gaussians, gaussians.means
+    if correction is not None:
+        shapes, seen = tied_to_camera(gaussians, camera, correction)
+    colours = radiance_colours(
+        model.params["sh0"], model.params["shN"], seen, camera.position_world, degree
+    )
     if not with_surface:
-        raster = rasterizer.rasterize(gaussians, camera, colours, background_srgb, options)
+        raster = rasterizer.rasterize(shapes, camera, colours, background_srgb, options)
         return RadianceImage(raster.features, raster)
     normals = facing_normals(gaussians, camera.position_world.to(gaussians.means))
     # By splats' centres instead, wide splats would be steps on every surface seen aslant.
@@ -75,7 +81,7 @@ def render_radiance(
     if background_srgb is not None:
         background_srgb = torch.nn.functional.pad(background_srgb, (0, 6))
     raster = rasterizer.rasterize(
-        gaussians,
+        shapes,
         camera,
         torch.cat([colours, normals, planes], dim=-1),
         background_srgb,

@@ -57,6 +57,7 @@ def write_composed_run(
         model=model,
         background=None if background is None else nn.Parameter(background),
         exposures=None,
+        corrections=None,
         environment=environment,
         optimizer=make_optimizer(parameters, base.settings.rates, 1.0),
         statistics=GradientStatistics.zeros(model.num_gaussians, model.means.device),

@@ -23,6 +23,7 @@ from splatir.messages import error_message, one_line
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
+from splatir.scene.corrections import corrected_camera, gauge_directions
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
@@ -145,6 +146,7 @@ class _Session:
         self.backend = backend
         self.device = device
         self.cameras = [view.camera.to(device) for view in dataset.train]
+        self._extent = dataset.extent
         self._distance = picture_distance(settings, dataset, device)
         self.observer: TrainingObserver | None = None
         self.new_run: NewRun | None = None
@@ -163,7 +165,9 @@ class _Session:
         per_photo = self.settings.exposures == "per-photo"
         num_exposures = len(self.dataset.train) if per_photo else 0
         rates = self.settings.rates
-        self.state = TrainState.start(model, learn, rates, extent, num_exposures)
+        refines = self.settings.cameras == "refine"
+        num_corrections = len(self.dataset.train) if refines else 0
+        self.state = TrainState.start(model, learn, rates, extent, num_exposures, num_corrections)
         assert self.settings.data is not None
         self.new_run = create_new_run(self.settings, self.settings.data)
         self.run = self.new_run.folder
@@ -224,7 +228,8 @@ class _Session:
                 continue
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
                 # Transport needs to know the outside; pictures stay.
-                self.state.model = orient_outwards(self.state.model, self.cameras, self.backend)
+                cameras = self._corrected_cameras()
+                self.state.model = orient_outwards(self.state.model, cameras, self.backend)
                 if self.settings.materials.transport:
                     self._scene = self._traced(self.state.model.params["quats"])
                 self.state = start_materials(
@@ -263,8 +268,25 @@ class _Session:
             _THICKNESS * self.dataset.extent if settings.keeps_flat else None,
             settings.seed,
             self._distance,
+            self._gauge(),
         )
         return functools.partial(train_step, self.state, radiance_context)
+
+    def _corrected_camera(self, index: int) -> Camera:
+        """A training view as it is by now."""
+        corrections = self.state.corrections
+        if corrections is None:
+            return self.cameras[index]
+        return corrected_camera(self.cameras[index], corrections[index].detach(), self._extent)
+
+    def _corrected_cameras(self) -> list[Camera]:
+        return [self._corrected_camera(index) for index in range(len(self.cameras))]
+
+    def _gauge(self) -> Tensor | None:
+        """What no correction of cameras may hold, since it moves the whole scene."""
+        if self.state.corrections is None:
+            return None
+        return gauge_directions(self.cameras, self._extent).to(self.state.corrections)
 
     def _traced(self, quats: Tensor) -> SceneTransport:
         """What the Gaussians see of each other when turned by these quaternions."""
@@ -299,7 +321,7 @@ class _Session:
         stage = context.stage
         context = replace(context, transport=self._transport(stage))
         if self.state.step - stage.start in stage.settings.metal_checks:
-            check_metal(self.state, context, self.cameras, self.photos.__getitem__)
+            check_metal(self.state, context, self._corrected_cameras(), self.photos.__getitem__)
         return material_step(self.state, context, camera, photo)
 
     @property
@@ -351,7 +373,7 @@ class _Session:
         return report
 
     def _sample(self, index: int, divisor: int) -> tuple[Camera, Photo]:
-        camera, photo = self.cameras[index], self.photos[index]
+        camera, photo = self._corrected_camera(index), self.photos[index]
         if divisor == 1:
             return camera, photo
         return reduced_photo(camera, photo, divisor)

@@ -79,6 +79,8 @@ class TrainSettings(Settings):
         exposures: "per-photo" learns gains of red, green and blue for each training photo (their
             mean over the photos is 1, which is how held-out views are shown), "shared" trusts the
             photos; "auto" is per-photo where photos show a background.
+        cameras: "refine" learns small corrections of each training camera's place, direction and
+            focal length, "fixed" trusts the capture; "auto" refines where photos show a background.
         photo_memory_gb: Decoded photos kept in memory at most; 0 decodes them again and again.
         eval_every: Steps between scores on the held-out views; 0 scores at the end only.
         view: Show the training in the browser as it goes on, on this computer alone.
@@ -114,6 +116,7 @@ class TrainSettings(Settings):
     antialiased: bool = False
     background: Background = "auto"
     exposures: Literal["auto", "per-photo", "shared"] = "auto"
+    cameras: Literal["auto", "refine", "fixed"] = "auto"
     photo_memory_gb: float = 4.0
     eval_every: int = 1000
     view: bool = False

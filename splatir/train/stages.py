@@ -125,6 +125,8 @@ def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
         settings = replace(settings, densify=replace(settings.densify, strategy=strategy))
     if settings.exposures == "auto":
         settings = replace(settings, exposures="per-photo" if has_background else "shared")
+    if settings.cameras == "auto":
+        settings = replace(settings, cameras="refine" if has_background else "fixed")
     return settings
 
 

@@ -5,7 +5,7 @@ Randomness is drawn from generators seeded by (seed, step, purpose), so there is
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,19 @@ from torch import Tensor, nn
 
 from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import LearningRates, make_optimizer
+from splatir.scene.corrections import NUM_CORRECTIONS
 from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel, Primitive
 from splatir.storage.checkpoint import CheckpointError
 from splatir.transport.lit import Bounced
+
+
+class _Beside(NamedTuple):
+    """What is learned beside a model; `TrainState` says what each is."""
+
+    background: nn.Parameter | None
+    exposures: nn.Parameter | None
+    corrections: nn.Parameter | None
+    environment: nn.Parameter | None
 
 
 @dataclass
@@ -26,6 +36,8 @@ class TrainState:
         model: The Gaussians.
         background: Learned background colour (sRGB), or None.
         exposures: Log gains of each training photo [views,3], mean 0, or None.
+        corrections: Of each training camera [views,7], see `scene.corrections`, or None. Optimised
+            in the radiance stage, a constant after it.
         environment: Log radiance of the light [height,width,3], or None before the materials
             stage. Not optimised (no gradient) where the light is known.
         optimizer: Adam over what the present stage moves.
@@ -40,6 +52,7 @@ class TrainState:
     model: GaussianModel
     background: nn.Parameter | None
     exposures: nn.Parameter | None
+    corrections: nn.Parameter | None
     environment: nn.Parameter | None
     optimizer: torch.optim.Optimizer
     statistics: GradientStatistics
@@ -56,6 +69,7 @@ class TrainState:
         rates: LearningRates,
         extent: float,
         num_exposures: int = 0,
+        num_corrections: int = 0,
     ) -> "TrainState":
         """State before the first step.
 
@@ -65,6 +79,7 @@ class TrainState:
             rates: Learning rates.
             extent: Radius of the scene, scene units.
             num_exposures: Photos whose gains are also optimised, from 1; 0 for none.
+            num_corrections: Cameras that are also optimised, from 0; 0 for none.
         """
         device = model.means.device
         background = (
@@ -73,20 +88,25 @@ class TrainState:
         exposures = None
         if num_exposures:
             exposures = nn.Parameter(torch.zeros(num_exposures, 3, device=device))
-        return cls._of(model, (background, exposures, None), rates, extent)
+        corrections = None
+        if num_corrections:
+            corrections = nn.Parameter(torch.zeros(num_corrections, NUM_CORRECTIONS, device=device))
+        return cls._of(model, _Beside(background, exposures, corrections, None), rates, extent)
 
     @classmethod
     def _of(
         cls,
         model: GaussianModel,
-        beside: tuple[nn.Parameter | None, nn.Parameter | None, nn.Parameter | None],
+        beside: "_Beside",
         rates: LearningRates,
         extent: float,
     ) -> "TrainState":
-        """The state of a model; `beside` it background, exposures and environment."""
-        parameters = _trained_parameters(model, *beside)
+        """The state of a model and of what is learned beside it."""
+        parameters = _trained_parameters(model, beside)
         for key, value in model.params.items():
             value.requires_grad_(key in parameters)
+        if beside.corrections is not None:
+            beside.corrections.requires_grad_("cameras" in parameters)
         return cls(
             model,
             *beside,
@@ -126,7 +146,8 @@ class TrainState:
             params[key] = PARAMETER_SPACES[key].invert(materials[key])
         model = GaussianModel(params, self.model.primitive)
         light = nn.Parameter(environment.detach().clone(), requires_grad=learn_light)
-        state = TrainState._of(model, (self.background, self.exposures, light), rates, 1.0)
+        beside = _Beside(self.background, self.exposures, self.corrections, light)
+        state = TrainState._of(model, beside, rates, 1.0)
         state.step, state.seconds = self.step, self.seconds
         return state
 
@@ -137,6 +158,7 @@ class TrainState:
             "primitive": self.model.primitive,
             "background": None if self.background is None else self.background.detach(),
             "exposures": None if self.exposures is None else self.exposures.detach(),
+            "corrections": None if self.corrections is None else self.corrections.detach(),
             "environment": None if self.environment is None else self.environment.detach(),
             "learns_light": self.environment is not None and self.environment.requires_grad,
             "optimizer": self.optimizer.state_dict(),
@@ -160,13 +182,15 @@ class TrainState:
             CheckpointError: The optimiser's part does not fit the rest.
         """
         model = model_from_plain(plain, device)
-        background, exposures, environment = (
-            None if plain.get(key) is None else nn.Parameter(plain[key].to(device))
-            for key in ("background", "exposures", "environment")
+        beside = _Beside(
+            *(
+                None if plain.get(key) is None else nn.Parameter(plain[key].to(device))
+                for key in _Beside._fields
+            )
         )
-        if environment is not None:
-            environment.requires_grad_(plain["learns_light"])
-        state = cls._of(model, (background, exposures, environment), rates, extent)
+        if beside.environment is not None:
+            beside.environment.requires_grad_(plain["learns_light"])
+        state = cls._of(model, beside, rates, extent)
         try:
             state.optimizer.load_state_dict(plain["optimizer"])
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -182,20 +206,19 @@ class TrainState:
         return state
 
 
-def _trained_parameters(
-    model: GaussianModel,
-    background: nn.Parameter | None,
-    exposures: nn.Parameter | None,
-    environment: nn.Parameter | None,
-) -> dict[str, nn.Parameter]:
+def _trained_parameters(model: GaussianModel, beside: _Beside) -> dict[str, nn.Parameter]:
     """What the stage that a model is in moves, by key."""
     if not model.has_materials:
         parameters = dict(model.params.items())
-        beside = {"background": background, "exposures": exposures}
-        return {**parameters, **{key: p for key, p in beside.items() if p is not None}}
+        others = {
+            "background": beside.background,
+            "exposures": beside.exposures,
+            "cameras": beside.corrections,
+        }
+        return {**parameters, **{key: p for key, p in others.items() if p is not None}}
     parameters = {key: model.params[key] for key in ("quats", *MATERIAL_KEYS)}
-    if environment is not None and environment.requires_grad:
-        parameters["environment"] = environment
+    if beside.environment is not None and beside.environment.requires_grad:
+        parameters["environment"] = beside.environment
     return parameters
 
 
@@ -205,6 +228,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "primitive": str,
     "background": (Tensor, type(None)),
     "exposures": (Tensor, type(None)),
+    "corrections": (Tensor, type(None)),
     "environment": (Tensor, type(None)),
     "learns_light": bool,
     "optimizer": dict,
@@ -270,6 +294,11 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     exposures = state.get("exposures")
     if exposures is not None and (exposures.ndim != 2 or exposures.shape[1] != 3):
         return f"its exposures have shape {tuple(exposures.shape)}, not (photos, 3)"
+    corrections = state.get("corrections")
+    if corrections is not None and (
+        corrections.ndim != 2 or corrections.shape[1] != NUM_CORRECTIONS
+    ):
+        return f"its corrections have shape {tuple(corrections.shape)}, not (photos, 7)"
     environment = state["environment"]
     if ("albedo" in state["params"]) != (environment is not None):
         return "it has materials without an environment, or one without materials"

@@ -24,8 +24,10 @@ from splatir.optim.losses import (
 )
 from splatir.optim.parameters import LearningRates, group, keep_flat
 from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.camera_gradient import CameraCorrection
 from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
+from splatir.scene.corrections import TYPICAL_CORRECTION, remove_gauge
 from splatir.scene.gaussians import GaussianModel
 from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.settings import Background
@@ -54,6 +56,7 @@ class StepContext:
         thickness: Third scale that all Gaussians keep, scene units; None leaves it free.
         seed: Of everything random.
         distance: LPIPS, where it may be weighed.
+        gauge: Of `gauge_directions`, where cameras are corrected.
     """
 
     stage: RadianceStage
@@ -65,6 +68,7 @@ class StepContext:
     thickness: float | None
     seed: int
     distance: PictureDistance | None = None
+    gauge: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ def train_step(
     Args:
         state: Advanced by one step.
         context: What stays the same.
-        camera: View, on the training device, at the size of `photo`.
+        camera: View, on the training device, at the size of `photo`, with its correction.
         photo: Pixels.
-        view_index: Which training photo it is, for its exposure.
+        view_index: Which training photo it is, for its exposure and its camera.
 
     Raises:
         NonFiniteLoss: Before any parameter is changed.
@@ -114,6 +118,7 @@ def train_step(
         stage.sh_degree(step),
         options,
         with_surface=needs_surface(stage.loss, progress, target.maps),
+        correction=_correction(state, context, view_index),
     )
     image = _exposed(image, state.exposures, view_index)
     terms = radiance_losses(
@@ -122,12 +127,14 @@ def train_step(
     if context.distance is not None:
         pictures = (image.rgb_srgb, target.rgb_srgb)
         terms.update(distance_term(context.distance, *pictures, stage.loss.lpips))
+    if state.corrections is not None:
+        typical = state.corrections.new_tensor(TYPICAL_CORRECTION)
+        square = (state.corrections[view_index] / typical).square().mean()
+        terms["camera"] = stage.loss.camera * square
+        group(state.optimizer, "cameras")["lr"] = context.rates.of_cameras(progress)
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
     loss = take_step(state, terms)
-    if state.exposures is not None:
-        with torch.no_grad():
-            # A common gain belongs to the model: it is what held-out views are shown with.
-            state.exposures.sub_(state.exposures.mean(dim=0))
+    _anchor(state, context)
     if context.thickness is not None:
         keep_flat(state.model, context.thickness)
     refinement = _densify(state, context, image, camera)
@@ -190,6 +197,23 @@ def _exposed(image: RadianceImage, exposures: Tensor | None, view_index: int) ->
     if exposures is None:
         return image
     return replace(image, rgb_srgb=image.rgb_srgb * exposures[view_index].exp())
+
+
+def _correction(
+    state: TrainState, context: StepContext, view_index: int
+) -> CameraCorrection | None:
+    if state.corrections is None:
+        return None
+    return CameraCorrection(state.corrections[view_index], context.extent)
+
+
+@torch.no_grad()
+def _anchor(state: TrainState, context: StepContext) -> None:
+    """Leave to the model what all photos have in common: held-out views are shown with that."""
+    if state.exposures is not None:
+        state.exposures.sub_(state.exposures.mean(dim=0))
+    if state.corrections is not None and context.gauge is not None:
+        remove_gauge(state.corrections, context.gauge)
 
 
 def _options(model: GaussianModel, context: StepContext) -> RasterOptions:

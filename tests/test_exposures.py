@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from splatir.data.images import Photo
+from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.parameters import LearningRates
 from splatir.raster.selection import rasterizer
@@ -36,7 +37,7 @@ def test_exposures_of_photos_are_told_from_their_colours() -> None:
     """One view, photographed at a half and at twice its brightness: the model takes the mean."""
     model = grey_model()
     camera = axis_camera(24, 20)
-    rates = LearningRates(exposures=0.02, scales=0.0, opacities=0.0, quats=0.0)
+    rates = LearningRates(exposures=0.05, scales=0.0, opacities=0.0, quats=0.0)
     state = TrainState.start(model, False, rates, 1.0, num_exposures=2)
     settings = TrainSettings(
         stages=("radiance",), steps=200, densify=DensificationSettings(strategy="none")
@@ -48,7 +49,10 @@ def test_exposures_of_photos_are_told_from_their_colours() -> None:
     )
     with torch.no_grad():
         shown = render_radiance(model, camera, context.rasterizer, torch.zeros(3)).rgb_srgb
-    photos = [Photo((shown * gain).clamp(0, 1), None, "srgb", 8) for gain in (0.5, 2.0)]
+    shown = linear_from_srgb(shown)
+    photos = [
+        Photo(srgb_from_linear(shown * gain).clamp(0, 1), None, "srgb", 8) for gain in (0.5, 2.0)
+    ]
     for step in range(200):
         train_step(state, context, camera, photos[step % 2], step % 2)
     assert state.exposures is not None

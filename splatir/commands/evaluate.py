@@ -71,7 +71,9 @@ def evaluate_run(
     """Score every held-out view; writes scores and contact sheet into the run's eval folder.
 
     A run with materials is scored by its shaded picture, and by its radiance alone under the prefix
-    `radiance_`; one without has the same scores under both names.
+    `radiance_`; one without has the same scores under both names. Where cameras or exposures of
+    training photos were learned, the held-out photos' own are fitted with the model fixed, and the
+    scores after that have the prefix `aligned_`; those without it are as calibrated.
 
     Args:
         finished: Run to score.
@@ -99,6 +101,7 @@ def evaluate_run(
         rasterizer(settings.backend, device),
         settings.uses_antialiasing,
         finished.transport(),
+        dataset.extent if settings.learns_photos else None,
     )
     judge = Judge(scene, None if isinstance(lpips, Unavailable) else lpips)
     budget = int(settings.photo_memory_gb * 1e9)

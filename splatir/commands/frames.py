@@ -157,6 +157,8 @@ def _split_views(finished: FinishedRun, split: str) -> tuple[list[str], tuple[Ca
     settings = finished.settings
     assert settings.data is not None
     dataset = read_dataset(settings.data, settings.dataset)
+    if finished.corrections is not None:
+        dataset = dataset.with_corrections(finished.corrections)
     views = {
         "test": dataset.test,
         "train": dataset.train,

@@ -25,6 +25,11 @@ def run(settings: TrainSettings) -> None:
             f"test PSNR {scores['psnr_full']:.2f} dB, SSIM {scores['ssim']:.4f} over "
             f"{scores['num_views']} views, see {result.run.evaluation}"
         )
+        if "aligned_psnr_full" in scores:
+            scored += (
+                f"\n         {scores['aligned_psnr_full']:.2f} dB, {scores['aligned_ssim']:.4f} "
+                "with camera and exposure fitted to each held-out photo"
+            )
     count, seconds = finished.model.num_gaussians, finished.seconds
     print(f"\nrun      {root}")
     print(f"scores   {scored}")

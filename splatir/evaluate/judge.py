@@ -1,7 +1,7 @@
 """How good is a run over all held-out views: by its shaded picture, and by its radiance alone?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
+from splatir.evaluate.alignment import align_view
 from splatir.evaluate.held_out import RenderedView, ShadedView, render_view, shade_view
 from splatir.evaluate.metrics import ImageScores, mean_scores
 from splatir.evaluate.report import SheetRow, material_row, radiance_row
@@ -30,6 +31,8 @@ class ScoredScene:
         rasterizer: Backend.
         antialiased: As in training.
         transport: What the Gaussians see of each other; None to shade without shadows.
+        extent: Radius of the scene, scene units, where photos without alpha are also scored after
+            camera and exposure were fitted to each (`alignment`); None to score as calibrated only.
     """
 
     model: GaussianModel
@@ -38,6 +41,7 @@ class ScoredScene:
     rasterizer: RasterBackend
     antialiased: bool
     transport: SceneTransport | None = None
+    extent: float | None = None
 
     @property
     def is_shaded(self) -> bool:
@@ -51,6 +55,11 @@ class _Scored:
 
     image: ImageScores
     lpips: float | None
+
+
+# Scores of one view by the prefix of their names: "" of its main picture, "radiance_", "aligned_"
+# and "aligned_radiance_".
+_Looks = dict[str, _Scored]
 
 
 class Judge:
@@ -76,8 +85,7 @@ class Judge:
         if scene.is_shaded:
             assert scene.light is not None
             self._lighting = lighting_for(scene.model, scene.light, scene.transport)
-        self._radiance: list[_Scored] = []
-        self._shaded: list[_Scored] = []
+        self._seen: list[_Looks] = []
         self.per_view: list[dict[str, Any]] = []
         self.rows: list[SheetRow] = []
 
@@ -90,42 +98,68 @@ class Judge:
             draw: Whether it goes on the contact sheet.
         """
         scene = self._scene
+        looks, row = self._look(view, photo, None)
+        if scene.extent is not None and photo.alpha is None:
+            plain = RasterOptions(antialiased=scene.antialiased)
+            fitted = align_view(
+                scene.model,
+                view,
+                photo,
+                scene.rasterizer,
+                scene.background_srgb,
+                scene.extent,
+                plain,
+            )
+            view = replace(view, camera=fitted.camera)
+            aligned, aligned_row = self._look(view, photo, fitted.log_gains)
+            looks = {**looks, **{f"aligned_{key}": look for key, look in aligned.items()}}
+            row = replace(aligned_row, title=f"{aligned_row.title}   (camera and exposure fitted)")
+        self._seen.append(looks)
+        self.per_view.append({"name": view.name, **_flat([looks])})
+        if draw:
+            self.rows.append(row)
+
+    def _look(self, view: View, photo: Photo, log_gains: Tensor | None) -> tuple[_Looks, SheetRow]:
+        """Scores and row of a view under the given exposure."""
+        scene, background = self._scene, self._scene.background_srgb
         options = RasterOptions(
             depth=True,
             normals=scene.model.primitive == "surfel",
             antialiased=scene.antialiased,
         )
-        background = scene.background_srgb
-        radiance = render_view(scene.model, view, photo, scene.rasterizer, background, options)
-        self._radiance.append(self._scored(radiance))
-        row = radiance_row(radiance)
-        if self._lighting is not None:
-            plain = RasterOptions(antialiased=scene.antialiased)
-            shaded = shade_view(
-                scene.model, view, photo, self._lighting, scene.rasterizer, background, plain
-            )
-            self._shaded.append(self._scored(shaded))
-            row = material_row(shaded, radiance.scores)
-        self.per_view.append({"name": view.name, **self._flat(slice(-1, None))})
-        if draw:
-            self.rows.append(row)
+        radiance = render_view(
+            scene.model, view, photo, scene.rasterizer, background, options, log_gains
+        )
+        scored = self._scored(radiance)
+        if self._lighting is None:
+            return {"": scored, "radiance_": scored}, radiance_row(radiance)
+        plain = RasterOptions(antialiased=scene.antialiased)
+        shaded = shade_view(
+            scene.model, view, photo, self._lighting, scene.rasterizer, background, plain, log_gains
+        )
+        looks = {"": self._scored(shaded), "radiance_": scored}
+        return looks, material_row(shaded, radiance.scores)
 
     def scores(self) -> dict[str, Any]:
         """Means over all views: psnr_full, psnr_fg, ssim, lpips, and the same for radiance alone.
 
-        Without materials both are the radiance's.
+        Without materials both are the radiance's. Under the prefix `aligned_`, where views were
+        aligned, the same after that.
         """
-        return self._flat(slice(None))
-
-    def _flat(self, part: slice) -> dict[str, Any]:
-        radiance = _mean(self._radiance[part])
-        main = _mean(self._shaded[part]) if self._scene.is_shaded else radiance
-        return {**main, **{f"radiance_{key}": value for key, value in radiance.items()}}
+        return _flat(self._seen)
 
     def _scored(self, view: RenderedView | ShadedView) -> _Scored:
         lpips = self._lpips
         perceptual = None if lpips is None else float(lpips(view.image_srgb, view.photo_srgb))
         return _Scored(view.scores, perceptual)
+
+
+def _flat(views: Sequence[_Looks]) -> dict[str, Any]:
+    return {
+        f"{prefix}{key}": value
+        for prefix in views[0]
+        for key, value in _mean([looks[prefix] for looks in views]).items()
+    }
 
 
 def _mean(views: Sequence[_Scored]) -> dict[str, Any]:

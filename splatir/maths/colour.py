@@ -6,6 +6,8 @@ from torch import Tensor
 
 # Of Rec. 709 primaries.
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
+# Of the power law above the curve's linear toe: 1.055 x^(1/2.4) - 0.055.
+SRGB_OFFSET = 0.055
 # Slope of the sRGB curve at white.
 _WHITE_SLOPE = 1.055 / 2.4
 
@@ -37,6 +39,26 @@ def srgb_from_hdr(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """
     above = _WHITE_SLOPE * linear.clamp_min(1.0).log()
     return srgb_from_linear(linear.clamp_max(1.0)) + above
+
+
+def exposed_srgb(
+    srgb: Float[Tensor, "*batch 3"],
+    log_gains: Float[Tensor, " 3"],
+    alpha: Float[Tensor, "*batch 1"] | None = None,
+) -> Float[Tensor, "*batch 3"]:
+    """sRGB colours after their linear values were multiplied by gains.
+
+    Above the curve's linear toe, x <= 0.04, that is (x + 0.055) gain^(1/2.4) - 0.055, which is used
+    for all: at black it is off by 0.008 for half a stop, and no power has to be computed.
+
+    Args:
+        srgb: Encoded values; not clipped.
+        log_gains: Natural logarithm of linear gains of red, green and blue.
+        alpha: Coverage, where `srgb` is premultiplied by it; None for opaque pictures.
+    """
+    factors = (log_gains / 2.4).exp()
+    offsets = SRGB_OFFSET * (factors - 1.0)
+    return srgb * factors + (offsets if alpha is None else offsets * alpha)
 
 
 def luminance(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:

@@ -29,7 +29,7 @@ class LearningRates(Settings):
         sh0: Of the degree-0 coefficient.
         shN: Of all higher ones.
         background: Of a learned background colour.
-        exposures: Of each photo's log gains.
+        exposures: Of each photo's log gains, linear.
         cameras: Of the corrections of each photo's camera, at the start of the stage.
         cameras_final: The same at its last step; log-linear in between.
         albedo: Of albedo logits.
@@ -48,7 +48,7 @@ class LearningRates(Settings):
     sh0: float = 5e-3
     shN: float = 2.5e-4
     background: float = 1e-2
-    exposures: float = 2e-3
+    exposures: float = 5e-3
     cameras: float = 2e-4
     cameras_final: float = 1e-5
     albedo: float = 5e-2

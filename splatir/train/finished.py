@@ -29,6 +29,8 @@ class FinishedRun:
         S_world_input: Similarity from the capture's frame to the world, float64.
         step: Steps trained.
         seconds: Time spent in them.
+        corrections: Of the training cameras [views,7], see `scene.corrections`; None where they
+            were trusted.
     """
 
     folder: RunFolder
@@ -39,6 +41,7 @@ class FinishedRun:
     S_world_input: Float[Tensor, "4 4"]
     step: int
     seconds: float
+    corrections: Float[Tensor, "views 7"] | None = None
 
     def transport(self) -> SceneTransport | None:
         """What the Gaussians see of each other, traced anew; None for a run that is shaded without.
@@ -71,4 +74,5 @@ def load_run(root: Path, device: torch.device) -> FinishedRun:
         checkpoint["S_world_input"],
         state["step"],
         state["seconds"],
+        corrections=state.get("corrections"),
     )

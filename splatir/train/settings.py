@@ -140,6 +140,11 @@ class TrainSettings(Settings):
         """Whether opacity is scaled by the blurred area: surfels have no such blur."""
         return self.antialiased and self.primitive == "ellipsoid"
 
+    @property
+    def learns_photos(self) -> bool:
+        """Whether cameras or exposures of training photos are learned."""
+        return self.cameras == "refine" or self.exposures == "per-photo"
+
     def __post_init__(self) -> None:
         """Refuse values that no training can follow.
 

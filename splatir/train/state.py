@@ -35,7 +35,7 @@ class TrainState:
     Attributes:
         model: The Gaussians.
         background: Learned background colour (sRGB), or None.
-        exposures: Log gains of each training photo [views,3], mean 0, or None.
+        exposures: Log gains of each training photo [views,3], linear light, mean 0, or None.
         corrections: Of each training camera [views,7], see `scene.corrections`, or None. Optimised
             in the radiance stage, a constant after it.
         environment: Log radiance of the light [height,width,3], or None before the materials

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from splatir.data.images import Photo
-from splatir.maths.colour import srgb_from_hdr
+from splatir.maths.colour import exposed_srgb, srgb_from_hdr
 from splatir.optim.densification import (
     GradientStatistics,
     Refinement,
@@ -36,6 +36,8 @@ from splatir.train.state import TrainState, generator_for
 
 # Purposes of random draws, so that no two share a generator.
 VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE = range(4)
+# The brightest step of 8 bits.
+_SATURATED = 254.5 / 255.0
 
 
 class NonFiniteLoss(RuntimeError):
@@ -120,7 +122,8 @@ def train_step(
         with_surface=needs_surface(stage.loss, progress, target.maps),
         correction=_correction(state, context, view_index),
     )
-    image = _exposed(image, state.exposures, view_index)
+    if state.exposures is not None:
+        image = _exposed(image, state.exposures[view_index], target, background)
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
     )
@@ -192,11 +195,19 @@ def _background(state: TrainState, context: StepContext) -> Tensor:
     return torch.full((3,), 1.0 if context.background == "white" else 0.0, device=device)
 
 
-def _exposed(image: RadianceImage, exposures: Tensor | None, view_index: int) -> RadianceImage:
-    """The image as brightly as a photo was exposed."""
-    if exposures is None:
-        return image
-    return replace(image, rgb_srgb=image.rgb_srgb * exposures[view_index].exp())
+def _exposed(
+    image: RadianceImage, log_gains: Tensor, target: Target, background: Tensor
+) -> RadianceImage:
+    """The image as brightly as a photo was exposed; saturated pixels only say "at least"."""
+    rgb = image.rgb_srgb
+    if target.alpha is None:
+        rgb = exposed_srgb(rgb, log_gains)
+    else:
+        alpha = image.raster.alpha
+        behind = (1.0 - alpha) * background
+        rgb = exposed_srgb(rgb - behind, log_gains, alpha) + behind
+    is_saturated = target.rgb_srgb > _SATURATED
+    return replace(image, rgb_srgb=torch.where(is_saturated, rgb.clamp_max(1.0), rgb))
 
 
 def _correction(

@@ -177,7 +177,7 @@ CAPTURES: dict[str, tuple[Change, str]] = {
     "no such folder": (remove_folder, r"data folder .*capture does not exist.*Expected a COLMAP"),
     "a file": (a_file, r"capture is a file, not a folder"),
     "empty folder": (nothing, r"capture is empty\. Expected"),
-    "unknown layout": (photos_only, r"no known layout.*found a\.png.*run COLMAP"),
+    "unknown layout": (photos_only, r"no known layout.*found a\.png.*splatir sfm"),
     "cameras.bin cut short": (
         colmap(lambda m: shorten(m / "cameras.bin"), binary=True),
         r"cameras\.bin ends early.*copy it again",

@@ -39,6 +39,9 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "sfm": Command(
+        "splatir.commands.sfm", "SfmCommandSettings", "find poses of photographs", ("path",)
+    ),
     "train": Command("splatir.commands.train", "TrainSettings", "train on a capture: --data DIR"),
     "render": Command(
         "splatir.commands.render", "RenderSettings", "write pictures, materials, normals", ("run",)

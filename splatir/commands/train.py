@@ -1,7 +1,10 @@
 """`splatir train`: train a run, score it, export it, and say where everything is."""
 
+from dataclasses import replace
+
 from splatir.commands.evaluate import evaluate_run
 from splatir.commands.export import export_run
+from splatir.commands.sfm import with_poses
 from splatir.train.device import pick_device
 from splatir.train.finished import load_run
 from splatir.train.session import train
@@ -12,6 +15,8 @@ __all__ = ["TrainSettings", "run"]
 
 def run(settings: TrainSettings) -> None:
     """Train, score, export, and print the next commands."""
+    if settings.data is not None and settings.resume is None:
+        settings = replace(settings, data=with_poses(settings.data, settings.dataset))
     result = train(settings)
     root = result.run.root
     device = pick_device(settings.device)

@@ -5,9 +5,11 @@ from pathlib import Path
 import OpenEXR
 from PIL import Image
 
+from splatir.codecs.raw import RAW_EXTENSIONS, is_raw, raw_size
+
 # Tried in this order where a file is named without its extension or with another one.
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".JPG", ".JPEG", ".PNG", ".exr", ".hdr", ".webp",
-                    ".tif", ".tiff", ".bmp")  # fmt: skip
+                    ".tif", ".tiff", ".bmp", *RAW_EXTENSIONS)  # fmt: skip
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -24,6 +26,8 @@ def image_size(path: Path) -> tuple[int, int]:
             return _exr_size(path)
         if path.suffix.lower() == ".hdr":
             return _radiance_size(path)
+        if is_raw(path):
+            return raw_size(path)
         with Image.open(path) as image:
             return image.size
     except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -64,12 +68,17 @@ def find_mask(folder: Path, name: str) -> Path | None:
     """The mask of image `name`: COLMAP's `name.png`, or the same stem with any LDR extension."""
     colmap_name = folder / f"{name}.png"
     mask = colmap_name if colmap_name.is_file() else find_image(folder, name)
-    return None if mask is None or mask.suffix.lower() in (".exr", ".hdr") else mask
+    return None if mask is None or is_linear(mask) else mask
+
+
+def is_linear(path: Path) -> bool:
+    """Whether a file holds linear light by its kind: EXR, Radiance, RAW."""
+    return path.suffix.lower() in (".exr", ".hdr") or is_raw(path)
 
 
 def has_alpha_channel(path: Path) -> bool:
     """Whether the file's header announces transparency; False for a file that cannot be read."""
-    if path.suffix.lower() in (".exr", ".hdr"):
+    if is_linear(path):
         return path.suffix.lower() == ".exr" and _exr_has_alpha(path)
     try:
         with Image.open(path) as image:

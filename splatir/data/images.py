@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from splatir.codecs.exr import read_exr
 from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
+from splatir.codecs.raw import is_raw, read_raw
 from splatir.data.dataset import Dataset, View
 from splatir.data.maps import SurfaceMaps
 from splatir.data.resample import area_average, check_matches_camera, resize, undistort
@@ -65,7 +67,7 @@ def load_photo(view: View) -> Photo:
         ValueError: Missing, unreadable or truncated file; sizes of file, mask and camera that
             disagree; values that are not finite.
     """
-    file = _read_colour(view)
+    file = read_photo_file(view.image_path)
     rgb, alpha = file.rgb, file.alpha
     height, width = rgb.shape[:2]
     if view.mask_path is not None:
@@ -82,6 +84,32 @@ def load_photo(view: View) -> Photo:
     alpha = resampled[..., 3:]
     rgb = resampled[..., :3] / (alpha + _UNCOVERED_WEIGHT)
     return Photo(rgb, (alpha * inside).clamp(0.0, 1.0), file.encoding, file.bits)
+
+
+def read_photo_file(path: Path) -> Photo:
+    """An image file's pixels as they are stored: not undistorted, resized or turned.
+
+    Args:
+        path: Integer samples are sRGB-encoded; EXR, Radiance and RAW files are linear.
+
+    Raises:
+        ValueError: Missing, unreadable or truncated file, or values that are not finite.
+        ImportError: A RAW file without rawpy.
+    """
+    if path.suffix.lower() == ".exr":
+        image = read_exr(path)
+        return _linear_photo(path, image.rgb, image.alpha)
+    if path.suffix.lower() == ".hdr":
+        return _linear_photo(path, read_hdr(path), None)
+    if is_raw(path):
+        return Photo(_unit_range(read_raw(path)), None, "linear", 16)
+    samples = read_ldr(path)
+    if samples.shape[-1] in (1, 2):
+        samples = np.concatenate([samples[..., :1]] * 3 + [samples[..., 1:]], axis=-1)
+    values = _unit_range(samples)
+    alpha = values[..., 3:] if values.shape[-1] == 4 else None
+    bits = 8 if samples.dtype == np.uint8 else 16
+    return Photo(values[..., :3].contiguous(), alpha, "srgb", bits)
 
 
 def photo_loader(
@@ -133,29 +161,12 @@ def mask_polarity_warning(alpha: Float[Tensor, "h w 1"]) -> str | None:
     )
 
 
-def _read_colour(view: View) -> Photo:
-    """The image file at its own size."""
-    path = view.image_path
-    if path.suffix.lower() == ".exr":
-        image = read_exr(path)
-        return _linear_photo(view, image.rgb, image.alpha)
-    if path.suffix.lower() == ".hdr":
-        return _linear_photo(view, read_hdr(path), None)
-    samples = read_ldr(path)
-    if samples.shape[-1] in (1, 2):
-        samples = np.concatenate([samples[..., :1]] * 3 + [samples[..., 1:]], axis=-1)
-    values = _unit_range(samples)
-    alpha = values[..., 3:] if values.shape[-1] == 4 else None
-    bits = 8 if samples.dtype == np.uint8 else 16
-    return Photo(values[..., :3].contiguous(), alpha, "srgb", bits)
-
-
-def _linear_photo(view: View, rgb: np.ndarray, alpha: np.ndarray | None) -> Photo:
+def _linear_photo(path: Path, rgb: np.ndarray, alpha: np.ndarray | None) -> Photo:
     """A float image with colour multiplied by alpha, as a photo with straight colour."""
     finite = np.isfinite(rgb).all() and (alpha is None or np.isfinite(alpha).all())
     if not finite:
         raise ValueError(
-            f"{view.image_path} holds NaN or infinite values. Export it again as 32-bit float "
+            f"{path} holds NaN or infinite values. Export it again as 32-bit float "
             "with such pixels repaired, or leave the view out."
         )
     colour = torch.from_numpy(rgb)

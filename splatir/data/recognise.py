@@ -26,22 +26,32 @@ def recognise(root: Path) -> DatasetKind:
         ValueError: A folder of no known layout.
     """
     _require_folder(root)
-    if (root / "transforms_train.json").is_file():
-        return "nerf-synthetic"
-    if (root / "transforms.json").is_file():
-        return "transforms"
-    if is_tensoir(root):
-        return "tensoir"
-    if find_model(root) is not None:
-        return "colmap"
+    kind = _kind(root)
+    if kind is not None:
+        return kind
     entries = sorted(path.name for path in root.iterdir())
     if not entries:
         raise FileNotFoundError(f"data folder {root} is empty. Expected {_LOOKED_FOR}.")
     listed = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "")
     raise ValueError(
         f"data folder {root} has no known layout. Looked for {_LOOKED_FOR}; found {listed}. "
-        "Photographs alone need camera poses first: run COLMAP on them."
+        f"Photographs alone need camera poses first: splatir sfm {root}."
     )
+
+
+def has_known_layout(root: Path) -> bool:
+    """Whether a folder is one of those that `read_dataset` reads."""
+    return root.is_dir() and _kind(root) is not None
+
+
+def _kind(root: Path) -> DatasetKind | None:
+    if (root / "transforms_train.json").is_file():
+        return "nerf-synthetic"
+    if (root / "transforms.json").is_file():
+        return "transforms"
+    if is_tensoir(root):
+        return "tensoir"
+    return "colmap" if find_model(root) is not None else None
 
 
 def read_dataset(root: Path, settings: DataSettings | None = None) -> Dataset:

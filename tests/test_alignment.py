@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.alignment import align_view, fitted_log_gains
 from splatir.evaluate.judge import Judge, ScoredScene
-from splatir.maths.colour import exposed_srgb, linear_from_srgb, srgb_from_linear
+from splatir.maths.colour import exposed_over, exposed_srgb, linear_from_srgb, srgb_from_linear
 from splatir.raster.selection import rasterizer
 from splatir.render.radiance import render_radiance
 from splatir.scene.corrections import corrected_camera
@@ -82,13 +81,31 @@ def test_alignment_finds_camera_and_exposure_and_is_reported_apart() -> None:
     assert "fitted" in judge.rows[0].title
 
 
-@pytest.mark.parametrize("extent", [None, 1.0])
-def test_photos_with_alpha_are_not_aligned(extent: float | None) -> None:
+def test_gains_of_a_photo_with_alpha_leave_its_white_background() -> None:
+    model, camera = textured_model(), axis_camera(40, 36, 20.0)
+    backend = rasterizer("auto", torch.device("cpu"))
+    with torch.no_grad():
+        image = render_radiance(model, camera, backend, torch.ones(3))
+        gained = exposed_over(
+            image.rgb_srgb, torch.full((3,), -0.4), image.raster.alpha, torch.ones(3)
+        )
+    assert float((1.0 - image.raster.alpha).max()) > 0.9
+    torch.testing.assert_close(gained[0, 0], torch.ones(3))
+    straight = (gained - (1.0 - image.raster.alpha)) / image.raster.alpha.clamp_min(1e-3)
+    photo = Photo(straight.clamp(0.0, 1.0), image.raster.alpha, "srgb", 8)
+    view = View("photo", camera, Path("photo.png"))
+    fitted = align_view(model, view, photo, backend, None, 1.0)
+    torch.testing.assert_close(fitted.log_gains, torch.full((3,), -0.4), atol=0.03, rtol=0.0)
+    torch.testing.assert_close(
+        fitted.camera.T_camera_world, camera.T_camera_world, atol=2e-3, rtol=0.0
+    )
+
+
+def test_views_are_not_aligned_where_nothing_of_photos_was_learned() -> None:
     model, camera = textured_model(), axis_camera(16, 12)
     photo = Photo(torch.rand(12, 16, 3), torch.ones(12, 16, 1), "srgb", 8)
-    scene = ScoredScene(
-        model, None, None, rasterizer("auto", torch.device("cpu")), False, extent=extent
+    judge = Judge(
+        ScoredScene(model, None, None, rasterizer("auto", torch.device("cpu")), False), None
     )
-    judge = Judge(scene, None)
     judge.look_at(View("photo", camera, Path("photo.png")), photo, draw=False)
     assert not any(key.startswith("aligned") for key in judge.scores())

@@ -66,7 +66,10 @@ def run(settings: EvalSettings) -> None:
 
 
 def evaluate_run(
-    finished: FinishedRun, device: torch.device, lpips_weights: Path | None = None
+    finished: FinishedRun,
+    device: torch.device,
+    lpips_weights: Path | None = None,
+    aligned: bool | None = None,
 ) -> dict[str, Any]:
     """Score every held-out view; writes scores and contact sheet into the run's eval folder.
 
@@ -79,6 +82,7 @@ def evaluate_run(
         finished: Run to score.
         device: Where to render.
         lpips_weights: As in `EvalSettings`.
+        aligned: Whether cameras and exposures are fitted too; None where such were learned.
 
     Returns:
         The flat object that `--json` writes.
@@ -94,6 +98,7 @@ def evaluate_run(
             f"{settings.data} has no held-out views to score (too few images, or test_every is 0)."
         )
     lpips = lpips_metric(lpips_weights)
+    aligned = settings.learns_photos if aligned is None else aligned
     scene = ScoredScene(
         finished.model,
         finished.light,
@@ -101,7 +106,7 @@ def evaluate_run(
         rasterizer(settings.backend, device),
         settings.uses_antialiasing,
         finished.transport(),
-        dataset.extent if settings.learns_photos else None,
+        dataset.extent if aligned else None,
     )
     judge = Judge(scene, None if isinstance(lpips, Unavailable) else lpips)
     budget = int(settings.photo_memory_gb * 1e9)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
-from splatir.maths.colour import SRGB_OFFSET, exposed_srgb
+from splatir.evaluate.metrics import on_white
+from splatir.maths.colour import SRGB_OFFSET, exposed_over
 from splatir.optim.photometric import photometric_loss
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.camera_gradient import CameraCorrection
-from splatir.render.radiance import render_radiance
+from splatir.render.radiance import RadianceImage, render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.corrections import NUM_CORRECTIONS, TYPICAL_CORRECTION, corrected_camera
 from splatir.scene.gaussians import GaussianModel
@@ -60,34 +61,39 @@ def align_view(
     Args:
         model: Gaussians; unchanged, and left without gradients.
         view: Camera as calibrated.
-        photo: Pixels; without alpha.
+        photo: Pixels; those with alpha are compared on white.
         rasterizer: Backend.
-        background_srgb: Behind the Gaussians; None is black.
+        background_srgb: Behind the Gaussians where the photo has no alpha; None is black.
         extent: Radius of the scene, scene units.
         options: As in training.
     """
     device = model.means.device
     given = view.camera.to(device)
-    target = photo.rgb_srgb.to(device).clamp(0.0, 1.0)
+    is_solid = None if photo.alpha is None else photo.alpha[..., 0].to(device)
+    target = on_white(photo.rgb_srgb.to(device), is_solid).float()
     background = torch.zeros(3, device=device) if background_srgb is None else background_srgb
+    if is_solid is not None:
+        background = torch.ones(3, device=device)
     constant = GaussianModel({k: v.detach() for k, v in model.params.items()}, model.primitive)
 
-    def picture(correction: Float[Tensor, " 7"]) -> Float[Tensor, "height width 3"]:
+    def picture(correction: Float[Tensor, " 7"]) -> RadianceImage:
         camera = corrected_camera(given, correction.detach(), extent)
         tie = CameraCorrection(correction, extent)
-        image = render_radiance(
+        return render_radiance(
             constant, camera, rasterizer, background, options=options, correction=tie
         )
-        return image.rgb_srgb
 
     typical = torch.tensor(TYPICAL_CORRECTION, device=device)
     relative = torch.zeros(NUM_CORRECTIONS, device=device, requires_grad=True)
-    log_gains = fitted_log_gains(picture(relative * typical), target).requires_grad_()
+    first = picture(relative * typical).rgb_srgb
+    log_gains = fitted_log_gains(first, target, is_solid).requires_grad_()
     groups = [{"params": [relative], "lr": _RATE}, {"params": [log_gains], "lr": _GAIN_RATE}]
     optimizer = torch.optim.Adam(groups)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, _LAST ** (1.0 / STEPS))
     for _ in range(STEPS):
-        shown = exposed_srgb(picture(relative * typical), log_gains)
+        image = picture(relative * typical)
+        alpha = None if is_solid is None else image.raster.alpha
+        shown = exposed_over(image.rgb_srgb, log_gains, alpha, background)
         loss = photometric_loss(shown, target, _SSIM) + _PRIOR * relative.square().mean()
         loss.backward()
         optimizer.step()
@@ -99,15 +105,20 @@ def align_view(
 
 @torch.no_grad()
 def fitted_log_gains(
-    image_srgb: Float[Tensor, "height width 3"], photo_srgb: Float[Tensor, "height width 3"]
+    image_srgb: Float[Tensor, "height width 3"],
+    photo_srgb: Float[Tensor, "height width 3"],
+    alpha: Float[Tensor, "height width"] | None = None,
 ) -> Float[Tensor, " 3"]:
     """Log gains, linear light, with which a picture is nearest to a photo in sRGB.
 
     Args:
         image_srgb: Rendered; not clipped.
         photo_srgb: In [0, 1]; its saturated pixels are left out.
+        alpha: Of the photo; only opaque pixels count. None where all are.
     """
     weights = (photo_srgb < _SATURATED).to(image_srgb)
+    if alpha is not None:
+        weights = weights * (alpha > _SATURATED)[..., None]
     image, photo = image_srgb.clamp_min(0.0) + SRGB_OFFSET, photo_srgb + SRGB_OFFSET
     product = (weights * image * photo).sum((0, 1))
     square = (weights * image * image).sum((0, 1))

@@ -11,7 +11,7 @@ from splatir.data.cache import PhotoCache
 from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
-from splatir.maths.colour import exposed_srgb
+from splatir.maths.colour import exposed_over
 from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
 from splatir.render.buffers import ViewBuffers, shaded_buffers
 from splatir.render.deferred import Lighting
@@ -126,14 +126,17 @@ def render_view(
         rasterizer: Backend.
         background_srgb: Behind views whose photo has no alpha; None is black.
         options: Further buffers wanted.
-        log_gains: Of a photo without alpha, linear light; None for none.
+        log_gains: Of the photo, linear light; None for none.
     """
     device = model.means.device
     background = torch.zeros(3, device=device) if background_srgb is None else background_srgb
     if photo.alpha is not None:
         background = torch.ones(3, device=device)
     image = render_radiance(model, view.camera.to(device), rasterizer, background, options=options)
-    rgb = image.rgb_srgb if log_gains is None else exposed_srgb(image.rgb_srgb, log_gains)
+    rgb = image.rgb_srgb
+    if log_gains is not None:
+        alpha = None if photo.alpha is None else image.raster.alpha
+        rgb = exposed_over(rgb, log_gains, alpha, background)
     rendered = rgb.clamp(0.0, 1.0).cpu()
     photo_srgb, scores = _compared(rendered, photo)
     return RenderedView(view.name, rendered, photo_srgb, image.raster, scores)
@@ -160,7 +163,7 @@ def shade_view(
         rasterizer: Backend.
         background_srgb: Behind views whose photo has no alpha; None is black.
         options: As in training.
-        log_gains: Of a photo without alpha, linear light; None for none.
+        log_gains: Of the photo, linear light; None for none.
 
     Raises:
         ValueError: The model has no materials.
@@ -173,7 +176,9 @@ def shade_view(
     shown = display_srgb(buffers.rgb, "srgb")
     rendered = composite_srgb(shown, buffers.alpha, background)
     if log_gains is not None:
-        rendered = exposed_srgb(rendered, log_gains.to(rendered)).clamp(0.0, 1.0)
+        alpha = None if photo.alpha is None else buffers.alpha
+        rendered = exposed_over(rendered, log_gains.to(rendered), alpha, background)
+        rendered = rendered.clamp(0.0, 1.0)
     rendered = rendered.cpu()
     photo_srgb, scores = _compared(rendered, photo)
     return ShadedView(view.name, rendered, photo_srgb, buffers, scores)

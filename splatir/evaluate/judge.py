@@ -31,7 +31,7 @@ class ScoredScene:
         rasterizer: Backend.
         antialiased: As in training.
         transport: What the Gaussians see of each other; None to shade without shadows.
-        extent: Radius of the scene, scene units, where photos without alpha are also scored after
+        extent: Radius of the scene, scene units, where photos are also scored after
             camera and exposure were fitted to each (`alignment`); None to score as calibrated only.
     """
 
@@ -99,7 +99,7 @@ class Judge:
         """
         scene = self._scene
         looks, row = self._look(view, photo, None)
-        if scene.extent is not None and photo.alpha is None:
+        if scene.extent is not None:
             plain = RasterOptions(antialiased=scene.antialiased)
             fitted = align_view(
                 scene.model,

@@ -61,6 +61,26 @@ def exposed_srgb(
     return srgb * factors + (offsets if alpha is None else offsets * alpha)
 
 
+def exposed_over(
+    srgb: Float[Tensor, "*batch 3"],
+    log_gains: Float[Tensor, " 3"],
+    alpha: Float[Tensor, "*batch 1"] | None,
+    background_srgb: Float[Tensor, " 3"],
+) -> Float[Tensor, "*batch 3"]:
+    """`exposed_srgb` of a picture over a background that no exposure changes.
+
+    Args:
+        srgb: Composited over the background; not clipped.
+        log_gains: Natural logarithm of linear gains.
+        alpha: Coverage; None where there is no such background, and all of the picture is exposed.
+        background_srgb: Behind the picture.
+    """
+    if alpha is None:
+        return exposed_srgb(srgb, log_gains)
+    behind = (1.0 - alpha) * background_srgb
+    return exposed_srgb(srgb - behind, log_gains, alpha) + behind
+
+
 def luminance(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
     """Luminance of linear Rec. 709 colours; 1 for white."""
     return (linear * linear.new_tensor(_LUMINANCE)).sum(-1, keepdim=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from splatir.data.images import Photo
-from splatir.maths.colour import exposed_srgb, srgb_from_hdr
+from splatir.maths.colour import exposed_over, srgb_from_hdr
 from splatir.optim.densification import (
     GradientStatistics,
     Refinement,
@@ -199,13 +199,8 @@ def _exposed(
     image: RadianceImage, log_gains: Tensor, target: Target, background: Tensor
 ) -> RadianceImage:
     """The image as brightly as a photo was exposed; saturated pixels only say "at least"."""
-    rgb = image.rgb_srgb
-    if target.alpha is None:
-        rgb = exposed_srgb(rgb, log_gains)
-    else:
-        alpha = image.raster.alpha
-        behind = (1.0 - alpha) * background
-        rgb = exposed_srgb(rgb - behind, log_gains, alpha) + behind
+    alpha = None if target.alpha is None else image.raster.alpha
+    rgb = exposed_over(image.rgb_srgb, log_gains, alpha, background)
     is_saturated = target.rgb_srgb > _SATURATED
     return replace(image, rgb_srgb=torch.where(is_saturated, rgb.clamp_max(1.0), rgb))
 

@@ -1,115 +1,44 @@
 """Viewer without a browser: requests become pictures, faults notices, edits are taken back."""
 
-import contextlib
 import math
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from splatir.maths.frames import invert_rigid
-from splatir.raster.selection import rasterizer
-from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight, LightSum
-from splatir.scene.surface_samples import SurfaceSamples, model_from_samples
 from splatir.storage.environment import write_environment
 from splatir.transport.scene import SceneTransport
+from tests.viewer_scenes import (
+    ALBEDO,
+    CPU,
+    FACING,
+    METALLIC,
+    ROUGHNESS,
+    connected,
+    looking_at_origin,
+    scene_of,
+    until,
+    wall,
+)
 from viewer.edits import Change, Edited, History, Selection
 from viewer.lights import Lamp, LightChoice, LightLibrary, Sun, light_of
 from viewer.look import Look, channels_of
 from viewer.pace import MOVING_FPS, Pace
-from viewer.page import Page, Pose, pose_of
+from viewer.page import Page
+from viewer.pose import Pose, pose_of
 from viewer.renderer import ClientMemory
 from viewer.scene import PhotoView, ViewedScene
 from viewer.worker import LatestWorker
-
-ALBEDO, ROUGHNESS, METALLIC = (0.6, 0.3, 0.1), 0.7, 0.2
-CPU = torch.device("cpu")
-
-
-def wall(count: int = 24) -> GaussianModel:
-    """A square of one material in the plane x = 0, facing +x, from -1 to 1."""
-    steps = torch.linspace(-1.0, 1.0, count)
-    y, z = torch.meshgrid(steps, steps, indexing="ij")
-    n = count * count
-    positions = torch.stack([torch.zeros(n), y.flatten(), z.flatten()], -1)
-    normals = torch.tensor([[1.0, 0.0, 0.0]]).expand(n, 3)
-    samples = SurfaceSamples(
-        positions,
-        normals,
-        torch.full((n,), 2.0 / (count - 1)),
-        torch.full((n,), 0.95),
-        torch.tensor([ALBEDO]).expand(n, 3),
-        torch.full((n,), ROUGHNESS),
-        torch.full((n,), METALLIC),
-    )
-    return model_from_samples(samples, "surfel", 0)
-
-
-def scene_of(model: GaussianModel, **fields: Any) -> ViewedScene:
-    light = EnvironmentLight(torch.ones(8, 16, 3))
-    options = {"light": light, "S_world_input": torch.eye(4, dtype=torch.float64), **fields}
-    return ViewedScene("wall", model, backend=rasterizer("auto", CPU), **options)
 
 
 @pytest.fixture(scope="module")
 def scene() -> ViewedScene:
     return scene_of(wall(), trace=lambda model: SceneTransport.of(model.gaussians, 64))
-
-
-# From +x towards the wall, upright: camera z is -x of the world, camera y is -z.
-FACING = Pose((0.5, -0.5, -0.5, 0.5), (3.0, 0.0, 0.0), math.radians(30.0), 1.5, 64)
-
-
-class FakeBrowser:
-    """What the page uses of a viser client; keeps what it was sent."""
-
-    def __init__(self, client_id: int, pose: Pose = FACING) -> None:
-        self.client_id = client_id
-        self.moved: list[Callable[[Any], None]] = []
-        self.camera = SimpleNamespace(
-            wxyz=np.array(pose.wxyz),
-            position=np.array(pose.position),
-            look_at=np.zeros(3),
-            fov=pose.fov,
-            aspect=pose.aspect,
-            image_height=pose.height,
-            on_update=self.moved.append,
-        )
-        self.scene = SimpleNamespace(set_background_image=self._keep)
-        self.pictures: list[tuple[np.ndarray, np.ndarray]] = []
-        self.notices: list[str] = []
-
-    def _keep(self, picture: np.ndarray, depth: np.ndarray, **_: Any) -> None:
-        self.pictures.append((picture, depth))
-
-    def add_notification(self, title: str, body: str, **_: Any) -> None:
-        self.notices.append(f"{title}: {body}")
-
-    @contextlib.contextmanager
-    def atomic(self) -> Iterator[None]:
-        yield
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
-
-def connected(page: Page, *ids: int) -> list[FakeBrowser]:
-    browsers = [FakeBrowser(number) for number in ids]
-    for browser in browsers:
-        page.connect(browser)
-    return browsers
 
 
 def test_newest_request_wins_and_the_last_is_answered_finely() -> None:
@@ -194,7 +123,11 @@ def test_picking_returns_the_known_material_normal_and_place(scene: ViewedScene)
 
 def centre_colour(page: Page, edited: Edited | None = None, **look: Any) -> np.ndarray:
     frame = page.renderer.frame(
-        FACING.camera(64), Look(**look), edited or page.history.now, page.choice, ClientMemory()
+        FACING.camera(64),
+        Look(**look),
+        edited or page.history.now,
+        page.first_choice,
+        ClientMemory(),
     )
     return frame.picture[32, 48].astype(int)
 
@@ -222,7 +155,7 @@ def test_split_view_shows_both_channels_at_the_divider(scene: ViewedScene) -> No
 
     def picture(**look: Any) -> np.ndarray:
         camera, now = FACING.camera(64), page.history.now
-        return page.renderer.frame(camera, Look(**look), now, page.choice, ClientMemory()).picture
+        return page.renderer.frame(camera, Look(**look), now, page.first_choice).picture
 
     albedo, normal = picture(channel="albedo"), picture(channel="normal")
     split = picture(channel="albedo", second="normal", divider=0.25)
@@ -245,9 +178,7 @@ def test_background_is_what_was_chosen(scene: ViewedScene) -> None:
 
     def corner(backdrop: Any) -> list[int]:
         look = Look(backdrop=backdrop, exposure=-1.0)
-        found = page.renderer.frame(
-            away.camera(16), look, page.history.now, page.choice, ClientMemory()
-        )
+        found = page.renderer.frame(away.camera(16), look, page.history.now, page.first_choice)
         return found.picture[0, 0].tolist()
 
     assert corner("white") == [255, 255, 255]
@@ -265,37 +196,26 @@ def test_lamp_and_sun_add_light_and_shadows_of_a_second_wall_take_it() -> None:
     model = GaussianModel(params, "surfel")
     scene = scene_of(model, trace=lambda found: SceneTransport.of(found.gaussians, 64))
     page = Page(scene, 64, 1.0)
-    page.choice = LightChoice(None, sun=Sun(azimuth=0.0, elevation=0.0, power=1.0))
+    sun = Sun(azimuth=0.0, elevation=0.0, power=1.0)
     # From the side the wall behind is seen past the small one before it.
     side = pose_of(looking_at_origin((1.6, 1.6, 0.0)))
 
     def red(shadows: bool) -> int:
-        page.choice = LightChoice(None, sun=page.choice.sun, shadows=shadows)
+        choice = LightChoice(None, sun=sun, shadows=shadows)
         frame = page.renderer.frame(
-            side.camera(64), Look(channel="diffuse"), page.history.now, page.choice, ClientMemory()
+            side.camera(64), Look(channel="diffuse"), page.history.now, choice
         )
         return int(frame.picture[32, frame.picture.shape[1] // 2, 0])
 
     assert red(shadows=False) > red(shadows=True) + 20
 
 
-def looking_at_origin(position: tuple[float, float, float]) -> Camera:
-    camera = FACING.camera(64)
-    place = torch.tensor(position)
-    forward = -place / place.norm()
-    right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0]))
-    right = right / right.norm()
-    T = torch.eye(4)
-    T[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward], -1)
-    T[:3, 3] = place
-    return Camera(camera.K, invert_rigid(T), camera.width, camera.height)
-
-
 def test_two_clients_see_their_own_cameras_and_settings_reach_both(scene: ViewedScene) -> None:
     page = Page(scene, 64, 1.0)
     first, second = connected(page, 1, 2)
     second.camera.wxyz = np.array([0.5, -0.5, 0.5, -0.5])
-    page.change_look(channel="albedo")
+    for client in page.clients:
+        client.change_look(channel="albedo")
     assert until(
         lambda: all(b.pictures and b.pictures[-1][0].shape[0] == 64 for b in (first, second))
     )
@@ -315,14 +235,15 @@ def test_depth_goes_with_the_picture_and_is_far_where_nothing_is(scene: ViewedSc
 def test_a_fault_of_a_picture_is_said_once_and_the_next_one_comes(scene: ViewedScene) -> None:
     page = Page(scene, 64, 1.0)
     [browser] = connected(page, 1)
-    page.change_look(channel="photo")
+    [client] = page.clients
+    client.change_look(channel="photo")
     assert until(lambda: len(browser.notices) == 1)
     browser.moved[0](None)
-    page.change_look(channel="normal")
+    client.change_look(channel="normal")
     assert until(lambda: len(browser.pictures) >= 2)
     assert len(browser.notices) == 1 and "click one of the cameras" in browser.notices[0]
     page.disconnect(browser)
-    page.change_look(channel="depth")
+    client.change_look(channel="depth")
     assert page.clients == ()
 
 
@@ -336,9 +257,9 @@ def test_jumping_to_a_camera_compares_with_its_photograph() -> None:
     browser.camera.position = np.array([0.0, 9.0, 0.0])
     client.jump(photo)
     assert browser.camera.position == pytest.approx([3.0, 0.0, 0.0], abs=1e-6)
-    page.change_look(channel="photo")
+    client.change_look(channel="photo")
     assert until(lambda: bool(browser.pictures) and int(browser.pictures[-1][0].max()) == 7)
-    page.change_look(channel="error")
+    client.change_look(channel="error")
     assert until(lambda: int(browser.pictures[-1][0].max()) > 7)
     browser.camera.position = np.array([3.0, 0.5, 0.0])
     browser.moved[0](None)
@@ -412,7 +333,7 @@ def test_a_run_without_materials_shows_its_radiance() -> None:
         if key not in ("albedo", "roughness", "metallic")
     }
     page = Page(scene_of(GaussianModel(params, "surfel"), light=None), 64, 1.0)
-    assert page.look.channel == "radiance"
+    assert page.first_look.channel == "radiance"
     assert channels_of(False, False) == ("radiance", "normal", "depth", "alpha")
     assert centre_colour(page, channel="radiance") == pytest.approx([203, 149, 89], abs=6)
     pixel = page.renderer.pick(FACING.camera(64), page.history.now, 48, 32)

@@ -1,5 +1,6 @@
 """Which Gaussians has the user chosen, how were they changed, and how is that taken back?"""
 
+import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,6 +91,8 @@ class History:
     """States of the Gaussians, the newest last."""
 
     def __init__(self, model: GaussianModel) -> None:
+        # Several people may edit at once.
+        self._lock = threading.Lock()
         self._states = [Edited(model)]
         self._next_geometry = 1
 
@@ -113,6 +116,10 @@ class History:
         """
         if change == Change():
             raise ValueError("choose albedo, roughness or metallic to be changed.")
+        with self._lock:
+            return self._recolour(selection, change)
+
+    def _recolour(self, selection: Selection, change: Change) -> int:
         chosen = self._chosen(selection)
         before = self.now.model
         params = {key: value.detach() for key, value in before.params.items()}
@@ -141,6 +148,10 @@ class History:
         Raises:
             ValueError: None was chosen, or all were.
         """
+        with self._lock:
+            return self._hide(selection)
+
+    def _hide(self, selection: Selection) -> int:
         chosen = self._chosen(selection)
         if bool(chosen.all()):
             raise ValueError("this would hide everything; choose fewer.")
@@ -161,10 +172,11 @@ class History:
         Returns:
             Whether there was one.
         """
-        if len(self._states) == 1:
-            return False
-        self._states.pop()
-        return True
+        with self._lock:
+            if len(self._states) == 1:
+                return False
+            self._states.pop()
+            return True
 
     def _chosen(self, selection: Selection) -> Bool[Tensor, " n"]:
         chosen = selection.of(self.now.model)

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,6 +57,28 @@ class Sun:
     elevation: float = 40.0
     colour: tuple[float, float, float] = (1.0, 0.95, 0.85)
     power: float = 3.0
+
+
+def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    """The unit vector towards a place of the sky.
+
+    Args:
+        azimuth: Degrees from +X towards +Y.
+        elevation: Degrees above the horizon.
+    """
+    turn, rise = math.radians(azimuth), math.radians(elevation)
+    level = math.cos(rise)
+    return level * math.cos(turn), level * math.sin(turn), math.sin(rise)
+
+
+def angles_of(direction: Float[np.ndarray, " 3"]) -> tuple[float, float]:
+    """Azimuth and elevation of a vector, degrees; the inverse of `direction_of`.
+
+    Args:
+        direction: Of any length; 0 counts as +X.
+    """
+    x, y, z = (float(value) for value in direction)
+    return math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,15 @@ class LightLibrary:
             self._known[name] = self._read(self._files[name])
         return self._known[name]
 
+    def recover(self, light: EnvironmentLight) -> None:
+        """Take in the light of a run as it is now, in place of what it was.
+
+        Args:
+            light: World frame.
+        """
+        others = {name: known for name, known in self._known.items() if name != RECOVERED}
+        self._known = {RECOVERED: light, **others}
+
     def add(self, filename: str, contents: bytes) -> str:
         """Take in a map that was sent as a file.
 
@@ -177,29 +209,27 @@ def environment_of(choice: LightChoice, library: LightLibrary) -> EnvironmentLig
     return rotate_environment(light, rotation_about_z(choice.rotate))
 
 
-def light_of(choice: LightChoice, library: LightLibrary) -> Light:
+def light_of(choice: LightChoice, library: LightLibrary, stops: float = 0.0) -> Light:
     """All that was chosen, together.
 
     Args:
         choice: What the user has chosen.
         library: Maps by name.
+        stops: That all of it is brighter by.
     """
+    gain = 2.0**stops
     environment = environment_of(choice, library)
-    lights: list[SimpleLight] = [] if environment is None else [environment]
+    lights: list[SimpleLight] = []
+    if environment is not None:
+        lights.append(EnvironmentLight(environment.radiance * gain) if stops else environment)
     device = library.device
     if choice.lamp is not None:
-        colour = choice.lamp.power * torch.tensor(choice.lamp.colour, device=device)
+        colour = gain * choice.lamp.power * torch.tensor(choice.lamp.colour, device=device)
         lights.append(PointLight(torch.tensor(choice.lamp.position, device=device), colour))
     if choice.sun is not None:
-        azimuth, elevation = math.radians(choice.sun.azimuth), math.radians(choice.sun.elevation)
         direction = torch.tensor(
-            [
-                math.cos(elevation) * math.cos(azimuth),
-                math.cos(elevation) * math.sin(azimuth),
-                math.sin(elevation),
-            ],
-            device=device,
+            direction_of(choice.sun.azimuth, choice.sun.elevation), device=device
         )
-        colour = choice.sun.power * torch.tensor(choice.sun.colour, device=device)
+        colour = gain * choice.sun.power * torch.tensor(choice.sun.colour, device=device)
         lights.append(DirectionalLight(direction, colour))
     return LightSum(tuple(lights))

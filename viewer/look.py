@@ -22,14 +22,28 @@ Channel = Literal[
     "error",
 ]
 Backdrop = Literal["white", "black", "environment"]
+# Who makes the picture: this program, or the browser from splats that it was sent.
+DrawnBy = Literal["server", "browser"]
 
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
+DRAWN_BY: tuple[DrawnBy, ...] = get_args(DrawnBy)
 BACKDROPS: tuple[Backdrop, ...] = get_args(Backdrop)
 TONE_CURVES: tuple[ToneCurve, ...] = get_args(ToneCurve)
 # What a run without materials can show.
 _RADIANCE_CHANNELS = ("radiance", "normal", "depth", "alpha", "photo", "error")
 # Compare a view with a photograph, so they exist only where there are photographs.
 _PHOTO_CHANNELS = ("photo", "error")
+# What each Gaussian has by itself, so that the browser can draw it.
+BROWSER_CHANNELS: tuple[Channel, ...] = (
+    "image",
+    "radiance",
+    "albedo",
+    "roughness",
+    "metallic",
+    "normal",
+    "diffuse",
+    "specular",
+)
 # These need the light.
 LIT_CHANNELS = ("image", "diffuse", "specular", "irradiance", "shadow", "error")
 
@@ -45,6 +59,7 @@ class Look:
         exposure: Stops that light is brighter by.
         tone: From linear to display.
         backdrop: Behind the scene.
+        drawn_by: "server" sends pictures; "browser" draws splats of the first channel itself.
     """
 
     channel: Channel = "image"
@@ -53,6 +68,7 @@ class Look:
     exposure: float = 0.0
     tone: ToneCurve = "srgb"
     backdrop: Backdrop = "white"
+    drawn_by: DrawnBy = "server"
 
     @property
     def channels(self) -> tuple[Channel, ...]:

@@ -1,217 +1,55 @@
-"""What do all clients of the page share, and what does each have of its own?"""
+"""What do all browsers of the page share, and who is connected?"""
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
-import numpy as np
-import torch
-
-from splatir.maths.frames import invert_rigid
-from splatir.maths.rotations import quat_from_rotation, rotation_from_quat
-from splatir.scene.camera import Camera
+from viewer.client import Browser, Client
 from viewer.edits import History
 from viewer.lights import LightChoice, LightLibrary
+from viewer.live import Live
 from viewer.look import Look
-from viewer.pace import Pace
-from viewer.renderer import ClientMemory, Pixel, Renderer
+from viewer.pictures import Picture, photo_thumbnail
+from viewer.renderer import Renderer
 from viewer.scene import PhotoView, ViewedScene
-from viewer.worker import LatestWorker
 
-# JPEG qualities of pictures while the camera moves and when it stands.
-_MOVING_QUALITY, _STILL_QUALITY = 60, 92
-# Largest difference of poses that count as the same: share of the distance, and of the rotation.
-_SAME_POSE = 2e-3
 # What a fault of data, of files or of a backend raises; anything else is a fault of the viewer.
-USER_FAULTS = (ValueError, OSError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class Pose:
-    """A client's camera.
-
-    Attributes:
-        wxyz: Rotation from the camera (OpenCV) to the world.
-        position: World frame.
-        fov: Vertical, radians.
-        aspect: Width over height.
-        height: Rows of the client's window, pixels.
-    """
-
-    wxyz: tuple[float, float, float, float]
-    position: tuple[float, float, float]
-    fov: float
-    aspect: float
-    height: int
-
-    def camera(self, height: int) -> Camera:
-        """The camera for a picture of so many rows.
-
-        Args:
-            height: Pixels.
-        """
-        width = max(1, round(height * self.aspect))
-        focal = 0.5 * height / math.tan(0.5 * self.fov)
-        K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-        T_world_camera = torch.eye(4, dtype=torch.float64)
-        T_world_camera[:3, :3] = rotation_from_quat(torch.tensor(self.wxyz, dtype=torch.float64))
-        T_world_camera[:3, 3] = torch.tensor(self.position, dtype=torch.float64)
-        return Camera(K, invert_rigid(T_world_camera).float(), width, height)
-
-
-def pose_of(camera: Camera) -> Pose:
-    """Where a client's camera has to be to see what another camera sees, as tall.
-
-    Args:
-        camera: World frame.
-    """
-    T = camera.T_world_camera.double().cpu()
-    w, qx, qy, qz = quat_from_rotation(T[:3, :3]).tolist()
-    x, y, z = T[:3, 3].tolist()
-    fov = 2.0 * math.atan(0.5 * camera.height / float(camera.K[1, 1]))
-    return Pose((w, qx, qy, qz), (x, y, z), fov, camera.width / camera.height, camera.height)
-
-
-class Browser(Protocol):
-    """What the viewer uses of a viser client."""
-
-    client_id: int
-    camera: Any
-    scene: Any
-
-    def add_notification(self, title: str, body: str, **options: Any) -> Any:
-        """Show a message."""
-        ...
-
-    def atomic(self) -> contextlib.AbstractContextManager[Any]:
-        """Send what is done inside together."""
-        ...
-
-
-class Client:
-    """One browser: its camera, its pace, its thread."""
-
-    def __init__(self, page: "Page", browser: Browser) -> None:
-        self.page, self.browser = page, browser
-        self.pace = Pace(page.max_height)
-        self.photo: PhotoView | None = None
-        self._memory = ClientMemory()
-        self._last_fault = ""
-        self.worker: LatestWorker[Pose] = LatestWorker(self._answer, self._on_error)
-
-    def refresh(self) -> None:
-        """Ask for a new picture of what the camera sees now."""
-        self.worker.submit(self.pose())
-
-    def pose(self) -> Pose:
-        """Where the camera is."""
-        camera = self.browser.camera
-        w, qx, qy, qz = (float(value) for value in camera.wxyz)
-        x, y, z = (float(value) for value in camera.position)
-        return Pose(
-            (w, qx, qy, qz),
-            (x, y, z),
-            float(camera.fov),
-            float(camera.aspect),
-            int(camera.image_height),
-        )
-
-    def jump(self, photo: PhotoView) -> None:
-        """Look through the camera of a photograph.
-
-        Args:
-            photo: Which.
-        """
-        self.photo = photo
-        pose = pose_of(photo.camera)
-        ahead = photo.camera.forward_world.cpu().numpy() * self.page.radius
-        with self.browser.atomic():
-            self.browser.camera.position = np.array(pose.position)
-            self.browser.camera.look_at = np.array(pose.position) + ahead
-            self.browser.camera.wxyz = np.array(pose.wxyz)
-            self.browser.camera.fov = pose.fov
-        self.refresh()
-
-    def pick(self, x: float, y: float) -> Pixel | None:
-        """The surface under the pointer, or None.
-
-        Args:
-            x: Share of the width from the left.
-            y: Share of the height from the top.
-        """
-        pose = self.pose()
-        camera = pose.camera(self._full_height(pose))
-        column = min(camera.width - 1, int(x * camera.width))
-        row = min(camera.height - 1, int(y * camera.height))
-        return self.page.renderer.pick(camera, self.page.history.now, column, row)
-
-    def _full_height(self, pose: Pose) -> int:
-        return min(self.page.max_height, pose.height or self.page.max_height)
-
-    def _answer(self, pose: Pose, is_fine: bool) -> None:
-        page = self.page
-        height = self._full_height(pose)
-        if not is_fine:
-            height = min(height, self.pace.height)
-        frame = page.renderer.frame(
-            pose.camera(height),
-            page.look,
-            page.history.now,
-            page.choice,
-            self._memory,
-            is_fine,
-            self._compared(pose),
-        )
-        if not is_fine:
-            self.pace.record(frame.seconds)
-        quality = _STILL_QUALITY if is_fine else _MOVING_QUALITY
-        self.browser.scene.set_background_image(
-            frame.picture, format="jpeg", jpeg_quality=quality, depth=frame.depth
-        )
-        self._last_fault = ""
-
-    def _compared(self, pose: Pose) -> PhotoView | None:
-        """The photograph last jumped to, as long as the camera has not left it."""
-        if self.photo is None:
-            return None
-        there = pose_of(self.photo.camera)
-        moved = math.dist(there.position, pose.position) > _SAME_POSE * self.page.radius
-        same_way = abs(sum(a * b for a, b in zip(there.wxyz, pose.wxyz, strict=True)))
-        return None if moved or same_way < 1.0 - _SAME_POSE**2 else self.photo
-
-    def _on_error(self, error: Exception) -> None:
-        message = str(error) or type(error).__name__
-        # The same fault in every picture is said once.
-        if message != self._last_fault:
-            self._last_fault = message
-            self.page.notify(self.browser, "No picture", message)
+USER_FAULTS = (ValueError, OSError, RuntimeError, ImportError)
 
 
 class Page:
-    """What is shown to everybody: the scene, how it looks, its light and its edits."""
+    """The scene, its edits, its environment maps, and the browsers that look at it."""
 
-    def __init__(self, scene: ViewedScene, max_height: int, radius: float) -> None:
+    def __init__(
+        self, scene: ViewedScene, max_height: int, radius: float, live: Live | None = None
+    ) -> None:
         """Show a scene to nobody yet.
 
         Args:
             scene: Of a run.
             max_height: Rows of the largest picture.
             radius: Of what the cameras look at, scene units.
+            live: Where the scene comes from while it is being made.
         """
-        self.scene, self.max_height, self.radius = scene, max_height, radius
+        self.scene, self.max_height, self.radius, self.live = scene, max_height, radius, live
         self.library = LightLibrary(scene.light, scene.maps, scene.S_world_input, scene.device)
         self.renderer = Renderer(scene, self.library)
         self.history = History(scene.model)
-        has_materials = scene.model.has_materials
-        self.look = Look(channel="image" if has_materials else "radiance")
-        source = next(iter(self.library.names), None)
-        self.choice = LightChoice(source, shadows=scene.trace is not None)
-        self.picked: Pixel | None = None
+        self._thumbnails: dict[str, Picture] = {}
         self._clients: dict[int, Client] = {}
         self._lock = threading.Lock()
+
+    @property
+    def first_look(self) -> Look:
+        """What a new browser is shown."""
+        return Look(channel="image" if self.scene.model.has_materials else "radiance")
+
+    @property
+    def first_choice(self) -> LightChoice:
+        """The light that a new browser is shown."""
+        source = next(iter(self.library.names), None)
+        return LightChoice(source, shadows=self.scene.trace is not None)
 
     def connect(self, browser: Browser) -> Client:
         """Take in a browser.
@@ -234,7 +72,7 @@ class Page:
         with self._lock:
             client = self._clients.pop(browser.client_id, None)
         if client is not None:
-            client.worker.close()
+            client.close()
 
     def client(self, client_id: int | None) -> Client | None:
         """A browser that is connected, or None.
@@ -254,30 +92,67 @@ class Page:
     def close(self) -> None:
         """Stop rendering."""
         for client in self.clients:
-            client.worker.close()
+            client.close()
 
     def refresh(self) -> None:
         """Draw everybody's view anew."""
         for client in self.clients:
             client.refresh()
 
-    def change_look(self, **fields: Any) -> None:
-        """Show the scene otherwise.
+    def add_map(self, filename: str, contents: bytes) -> str:
+        """Take in an environment map that was sent; everybody can choose it.
 
         Args:
-            **fields: Of `Look`.
-        """
-        self.look = replace(self.look, **fields)
-        self.refresh()
+            filename: As the sender named it.
+            contents: Of the file.
 
-    def change_light(self, **fields: Any) -> None:
-        """Light the scene otherwise.
+        Returns:
+            The name it goes by from now on.
+
+        Raises:
+            ValueError: It is no map.
+        """
+        name = self.library.add(filename, contents)
+        for client in self.clients:
+            if client.panels is not None:
+                client.panels.maps_changed()
+        return name
+
+    def thumbnail(self, photo: PhotoView) -> Picture | None:
+        """A photograph, small; decoded once for all browsers.
 
         Args:
-            **fields: Of `LightChoice`.
+            photo: Which.
+
+        Raises:
+            ValueError: It is broken.
+            OSError: It cannot be read.
         """
-        self.choice = replace(self.choice, **fields)
-        self.refresh()
+        if photo.load is None:
+            return None
+        if photo.name not in self._thumbnails:
+            self._thumbnails[photo.name] = photo_thumbnail(photo.load())
+        return self._thumbnails[photo.name]
+
+    def replace_scene(self, scene: ViewedScene) -> None:
+        """Show a later state of a scene that is being made; edits of the earlier one are gone.
+
+        Args:
+            scene: Of the same capture, in the same frame.
+        """
+        gained_materials = scene.model.has_materials and not self.scene.model.has_materials
+        if scene.light is not None:
+            self.library.recover(scene.light)
+        self.scene = scene
+        self.renderer = Renderer(scene, self.library)
+        self.history = History(scene.model)
+        for client in self.clients:
+            if gained_materials:
+                client.look = replace(client.look, channel="image")
+                client.choice = replace(client.choice, source=self.first_choice.source)
+            if client.panels is not None:
+                client.panels.scene_replaced()
+            client.refresh()
 
     def notify(self, browser: Browser | None, title: str, body: str) -> None:
         """Tell a browser something; one that has gone does not hear it.

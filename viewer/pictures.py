@@ -26,6 +26,7 @@ Picture = UInt8[np.ndarray, "height width 3"]
 # Irradiance that is shown as white before exposure: a white matt surface under it has radiance 1.
 _WHITE_IRRADIANCE = np.pi
 _THUMBNAIL_WIDTH = 256
+_FRUSTUM_WIDTH = 96
 _DIVIDER_COLOUR = (255, 255, 255)
 
 
@@ -123,6 +124,32 @@ def _light_picture(
         seen = environment_background(environment, view.camera)
         behind = display_srgb(seen * gain, look.tone)
     return _bytes(composite_srgb(display_srgb(linear, look.tone), alpha, behind))
+
+
+def photo_thumbnail(photo: UInt8[Tensor, "height width 3"]) -> Picture:
+    """A photograph as small as its frustum is drawn.
+
+    Args:
+        photo: sRGB.
+    """
+    height, width = photo.shape[:2]
+    rows = max(1, round(height * _FRUSTUM_WIDTH / width))
+    small = functional.interpolate(
+        photo.permute(2, 0, 1)[None].float(), size=(rows, _FRUSTUM_WIDTH), mode="area"
+    )[0].permute(1, 2, 0)
+    return small.round().to(torch.uint8).cpu().numpy()
+
+
+def backdrop_picture(environment: EnvironmentLight, camera: Camera, look: Look) -> Picture:
+    """The environment with nothing before it.
+
+    Args:
+        environment: World frame.
+        camera: View.
+        look: Exposure and tone.
+    """
+    seen = environment_background(environment, camera)
+    return _bytes(display_srgb(seen * 2.0**look.exposure, look.tone))
 
 
 def seen_photo(

@@ -20,11 +20,14 @@ from splatir.transport.lighting import GaussianLighting
 from splatir.transport.scene import SceneTransport
 from viewer.edits import Edited
 from viewer.lights import LightChoice, LightLibrary, environment_of, light_of
-from viewer.look import Look
-from viewer.pictures import Picture, look_picture, seen_photo
+from viewer.look import LIT_CHANNELS, Look
+from viewer.pictures import Picture, backdrop_picture, look_picture, seen_photo
 from viewer.scene import PhotoView, ViewedScene
+from viewer.splats import Splats, Subject, splat_colours, splats_of
 from viewer.view import View
 
+# Lights that are kept ready: of clients that look at the same time.
+_MAX_LIT = 4
 # Depth of pixels that show nothing, farther than anything the page draws.
 _NOTHING = 1e4
 # Rows of depth that are sent: the page draws few things with edges against the scene.
@@ -122,7 +125,8 @@ class Renderer:
     def __init__(self, scene: ViewedScene, library: LightLibrary) -> None:
         self.scene, self.library = scene, library
         self._lock = threading.Lock()
-        self._lit: _Lit | None = None
+        # Newest last.
+        self._lit: list[_Lit] = []
         # By geometry; hidden Gaussians cast no shadows, and undo brings the old ones back.
         self._transports: dict[int, SceneTransport] = {}
         self._photos: dict[str, Tensor] = {}
@@ -134,7 +138,7 @@ class Renderer:
         look: Look,
         edited: Edited,
         choice: LightChoice,
-        memory: ClientMemory,
+        memory: ClientMemory | None = None,
         is_fine: bool = True,
         photo: PhotoView | None = None,
     ) -> Frame:
@@ -145,7 +149,7 @@ class Renderer:
             look: What is shown.
             edited: State of the Gaussians.
             choice: Light.
-            memory: Of the client.
+            memory: Of the client; None keeps nothing.
             is_fine: Whether the camera stands still; else reflections may lag behind it.
             photo: The photograph that this camera compares with.
 
@@ -214,17 +218,58 @@ class Renderer:
             float(surface.metallic),
         )
 
+    @torch.no_grad()
+    def splats(
+        self,
+        position: tuple[float, float, float],
+        subject: Subject,
+        memory: ClientMemory | None = None,
+    ) -> Splats:
+        """The Gaussians as splats of one colour each.
+
+        Args:
+            position: Of the camera that they are coloured for, world frame.
+            subject: What is drawn.
+            memory: Of the client; None keeps nothing.
+
+        Raises:
+            ValueError: A channel, or a map, that cannot be shown.
+        """
+        with self._lock:
+            lighting = None
+            if subject.look.channel in LIT_CHANNELS:
+                lit = self._light(subject.edited, subject.choice)
+                lighting = self._held(lit.lighting, memory, is_fine=True)
+            colours = splat_colours(subject, torch.tensor(position), lighting)
+            return splats_of(subject.edited.model.gaussians, colours)
+
+    @torch.no_grad()
+    def backdrop(self, camera: Camera, look: Look, choice: LightChoice) -> Picture:
+        """What is behind the scene, alone; a few pixels where it is of one colour.
+
+        Args:
+            camera: View.
+            look: Backdrop, exposure, tone.
+            choice: Light.
+        """
+        if look.backdrop == "environment":
+            environment = environment_of(choice, self.library)
+            if environment is not None:
+                return backdrop_picture(environment, camera.to(self.scene.device), look)
+        return np.full((4, 4, 3), 0 if look.backdrop == "black" else 255, np.uint8)
+
     def _light(self, edited: Edited, choice: LightChoice) -> _Lit:
-        found = self._lit
-        if found is not None and found.edited is edited and found.choice == choice:
-            return found
+        for found in self._lit:
+            if found.edited is edited and found.choice == choice:
+                return found
         light = light_of(choice, self.library)
         transport = self._transport(edited) if choice.shadows else None
         lighting = lighting_for(edited.model, light, transport)
         unshadowed = lighting if isinstance(lighting, SplitSum) else SplitSum(LightSum((light,)))
         environment = environment_of(choice, self.library)
-        self._lit = _Lit(edited, choice, lighting, unshadowed, environment)
-        return self._lit
+        self._lit.append(_Lit(edited, choice, lighting, unshadowed, environment))
+        del self._lit[:-_MAX_LIT]
+        return self._lit[-1]
 
     def _transport(self, edited: Edited) -> SceneTransport | None:
         if self.scene.trace is None:
@@ -233,8 +278,8 @@ class Renderer:
             self._transports[edited.geometry] = self.scene.trace(edited.model)
         return self._transports[edited.geometry]
 
-    def _held(self, lighting: Lighting, memory: ClientMemory, is_fine: bool) -> Lighting:
-        if not isinstance(lighting, GaussianLighting):
+    def _held(self, lighting: Lighting, memory: ClientMemory | None, is_fine: bool) -> Lighting:
+        if memory is None or not isinstance(lighting, GaussianLighting):
             return lighting
         if memory.held is None or memory.held.lighting is not lighting:
             memory.held = HeldLighting(lighting)

@@ -45,6 +45,7 @@ class ViewedScene:
             is shaded without.
         photos: Cameras of the capture; may be empty.
         maps: Environment maps to offer, by name, in the capture's frame.
+        background_srgb: Background that was trained along, or None.
         save: Writes edited Gaussians, with a record of the edits, as a new run; returns its folder.
     """
 
@@ -57,6 +58,7 @@ class ViewedScene:
     trace: Callable[[GaussianModel], SceneTransport] | None = None
     photos: tuple[PhotoView, ...] = ()
     maps: dict[str, Path] = field(default_factory=dict)
+    background_srgb: tuple[float, float, float] | None = None
     save: Callable[[GaussianModel, list[str]], Path] | None = None
 
     @property

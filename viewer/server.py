@@ -1,5 +1,8 @@
 """How is the page served, and how does it end?"""
 
+import contextlib
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,14 +12,23 @@ import viser
 
 from splatir.scene.camera import Camera
 from splatir.scene.focus import common_sphere
-from viewer.controls import add_controls
-from viewer.page import Page, pose_of
+from viewer.controls import Controls
+from viewer.live import Live
+from viewer.page import Page
+from viewer.pose import pose_of
 from viewer.scene import ViewedScene
+
+# How often browsers hear of a scene that is being made.
+_FOLLOW_SECONDS = 0.5
 
 
 @contextmanager
 def serving(
-    scene: ViewedScene, host: str = "127.0.0.1", port: int = 8080, max_height: int = 720
+    scene: ViewedScene,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    max_height: int = 720,
+    live: Live | None = None,
 ) -> Iterator[tuple[viser.ViserServer, Page]]:
     """Serve a scene for as long as the context lasts.
 
@@ -25,28 +37,55 @@ def serving(
         host: Address to listen on; anything but the loopback lets the network in.
         port: 0 takes a free one; one that is taken moves on to the next.
         max_height: Rows of the largest picture.
+        live: Where the scene comes from while it is being made.
     """
     centre, radius = _focus(scene)
     server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
     try:
         server.gui.configure_theme(control_width="medium", show_share_button=False)
         server.scene.set_up_direction("+z")
-        page = Page(scene, max_height, radius)
+        page = Page(scene, max_height, radius, live)
         _place_camera(server, scene, centre, radius)
-        add_controls(server, page)
 
         @server.on_client_connect
         def _(browser: Any) -> None:
-            page.connect(browser)
+            Controls(page.connect(browser))
 
         @server.on_client_disconnect
         def _(browser: Any) -> None:
             page.disconnect(browser)
 
+        has_ended = threading.Event()
+        if live is not None:
+            follow = threading.Thread(
+                target=_follow, args=(page, live, has_ended), daemon=True, name="viewer-live"
+            )
+            follow.start()
         yield server, page
+        has_ended.set()
         page.close()
     finally:
         server.stop()
+
+
+def _follow(page: Page, live: Live, has_ended: threading.Event) -> None:
+    """Show what is being made to those who look; nothing is asked of its maker when nobody does."""
+    asked_at = 0.0
+    while not has_ended.wait(_FOLLOW_SECONDS):
+        clients = page.clients
+        scene = live.take_scene()
+        if scene is not None:
+            page.replace_scene(scene)
+        for client in clients:
+            # One browser's fault, such as leaving at this moment, is not another's.
+            with contextlib.suppress(Exception):
+                if client.panels is not None:
+                    client.panels.progressed()
+        every = [client.panels.follow_every for client in clients if client.panels is not None]
+        wanted = [seconds for seconds in every if seconds is not None]
+        if wanted and time.monotonic() - asked_at >= min(wanted):
+            asked_at = time.monotonic()
+            live.want_scene()
 
 
 def _focus(scene: ViewedScene) -> tuple[tuple[float, float, float], float]:

@@ -113,13 +113,31 @@ def viewed_scene(finished: FinishedRun, maps: Path | None = None) -> "ViewedScen
         backend=rasterizer(finished.settings.backend, finished.model.means.device),
         options=RasterOptions(antialiased=finished.settings.uses_antialiasing),
         trace=trace if finished.model.has_materials and materials.transport else None,
-        photos=_photos(finished),
-        maps=_maps(maps),
+        photos=photo_views(finished),
+        maps=environment_maps(maps),
+        background_srgb=background_of(finished),
         save=save if finished.light is not None else None,
     )
 
 
-def _maps(folder: Path | None) -> dict[str, Path]:
+def background_of(finished: FinishedRun) -> tuple[float, float, float] | None:
+    """The background that was trained along, sRGB, or None.
+
+    Args:
+        finished: The run.
+    """
+    if finished.background_srgb is None:
+        return None
+    r, g, b = finished.background_srgb.tolist()
+    return r, g, b
+
+
+def environment_maps(folder: Path | None = None) -> dict[str, Path]:
+    """Maps to offer, by name: those of a clone's demo, and those of a folder.
+
+    Args:
+        folder: With .hdr and .exr files.
+    """
     found = {}
     for place in (_DEMO_MAPS, folder):
         if place is not None and place.is_dir():
@@ -129,8 +147,12 @@ def _maps(folder: Path | None) -> dict[str, Path]:
     return found
 
 
-def _photos(finished: FinishedRun) -> "tuple[PhotoView, ...]":
-    """The cameras of the capture; none where it is no longer there."""
+def photo_views(finished: FinishedRun) -> "tuple[PhotoView, ...]":
+    """The cameras of the capture; none where it is no longer there.
+
+    Args:
+        finished: The run.
+    """
     from viewer.scene import PhotoView
 
     settings = finished.settings

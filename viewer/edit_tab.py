@@ -1,13 +1,12 @@
 """How does the page select Gaussians, change them, and save the result?"""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
-import viser
 
 from splatir.maths.colour import linear_from_srgb
+from viewer.client import Client
 from viewer.edits import Change, Selection
-from viewer.page import Page
 
 
 def linear_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -23,15 +22,15 @@ def linear_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
 class EditTab:
     """The controls of the tab, and what they mean together."""
 
-    def __init__(self, server: viser.ViserServer, page: Page) -> None:
+    def __init__(self, client: Client) -> None:
         """Add the controls to the container that is open.
 
         Args:
-            server: Of the page.
-            page: State that they change.
+            client: Whose page it is.
         """
-        self.server, self.page = server, page
-        gui, size = server.gui, 0.6 * page.radius
+        self.client, self.page = client, client.page
+        page, gui = client.page, client.browser.gui
+        size = 0.6 * page.radius
         centre = tuple(page.scene.model.means.detach().median(0).values.tolist())
         self.shape = gui.add_dropdown("Region", ("box", "sphere", "all"), initial_value="box")
         self.size = gui.add_vector3("Size", (size, size, size), min=(1e-6, 1e-6, 1e-6), step=0.01)
@@ -39,6 +38,7 @@ class EditTab:
         self.to_picked = gui.add_button("Move region to picked point")
         self.is_alike = gui.add_checkbox("Only albedo like the picked point", False)
         self.tolerance = gui.add_slider("Tolerance", 0.01, 0.5, 0.01, 0.1)
+        self.count = gui.add_markdown("")
         with gui.add_folder("New materials"):
             self.sets_albedo = gui.add_checkbox("Set albedo", True)
             self.albedo = gui.add_rgb("Albedo", (200, 40, 40))
@@ -46,18 +46,24 @@ class EditTab:
             self.roughness = gui.add_slider("Roughness", 0.0, 1.0, 0.01, 0.3)
             self.sets_metallic = gui.add_checkbox("Set metallic", False)
             self.metallic = gui.add_slider("Metallic", 0.0, 1.0, 0.01, 1.0)
-        self.apply = gui.add_button("Apply")
-        self.hide = gui.add_button("Hide")
+        self.apply = gui.add_button("Apply to selection")
+        self.hide = gui.add_button("Hide selection")
         self.undo = gui.add_button("Undo")
         self.save = gui.add_button("Save as new run", disabled=page.scene.save is None)
-        self.gizmo = server.scene.add_transform_controls(
+        self.gizmo = client.browser.scene.add_transform_controls(
             "/region",
             scale=0.4 * page.radius,
             disable_rotations=True,
             position=centre,
             visible=False,
         )
-        self._region: Any = None
+        colour = (255, 140, 0)
+        self._box = client.browser.scene.add_box(
+            "/region_box", color=colour, wireframe=True, visible=False
+        )
+        self._ball = client.browser.scene.add_icosphere(
+            "/region_ball", radius=0.5, color=colour, wireframe=True, visible=False
+        )
         self._connect()
 
     def selection(self) -> Selection:
@@ -69,9 +75,9 @@ class EditTab:
         x, y, z = (float(value) for value in self.gizmo.position)
         albedo = None
         if self.is_alike.value:
-            if self.page.picked is None or self.page.picked.albedo is None:
+            if self.client.picked is None or self.client.picked.albedo is None:
                 raise ValueError("click into the picture first: there is no picked albedo.")
-            albedo = self.page.picked.albedo
+            albedo = self.client.picked.albedo
         return Selection(self.shape.value, (x, y, z), self.size.value, albedo, self.tolerance.value)
 
     def change(self) -> Change:
@@ -83,42 +89,40 @@ class EditTab:
         )
 
     def _connect(self) -> None:
-        for control in (self.shape, self.size, self.is_shown):
+        for control in (self.shape, self.size, self.is_shown, self.is_alike, self.tolerance):
             control.on_update(lambda _: self._draw())
-        self.apply.on_click(lambda event: self._edit(event.client, "apply"))
-        self.hide.on_click(lambda event: self._edit(event.client, "hide"))
-        self.undo.on_click(lambda event: self._undo(event.client))
-        self.save.on_click(lambda event: self._save(event.client))
-        self.to_picked.on_click(lambda event: self._move(event.client))
+        self.apply.on_click(lambda _: self._edit("apply"))
+        self.hide.on_click(lambda _: self._edit("hide"))
+        self.undo.on_click(lambda _: self._undo())
+        self.save.on_click(lambda _: self._save())
+        self.to_picked.on_click(lambda _: self._move())
         self.gizmo.on_update(lambda _: self._draw())
 
-    def _draw(self) -> None:
-        """The region as lines in the scene."""
-        if self._region is not None:
-            self._region.remove()
-            self._region = None
-        self.gizmo.visible = self.is_shown.value
-        if not self.is_shown.value or self.shape.value == "all":
-            return
-        scene, place = self.server.scene, self.gizmo.position
-        x, y, z = self.size.value
-        colour = (255, 140, 0)
-        if self.shape.value == "box":
-            self._region = scene.add_box(
-                "/region_shape", color=colour, dimensions=(x, y, z), wireframe=True, position=place
-            )
-        else:
-            self._region = scene.add_icosphere(
-                "/region_shape",
-                radius=0.5,
-                color=colour,
-                wireframe=True,
-                scale=(x, y, z),
-                position=place,
-            )
+    @property
+    def actions(self) -> dict[str, Callable[[], None]]:
+        """What keys may do here."""
+        return {"region": self._toggle_region, "undo": self._undo}
 
-    def _edit(self, browser: Any, what: str) -> None:
-        page = self.page
+    def _toggle_region(self) -> None:
+        self.is_shown.value = not self.is_shown.value
+
+    def _draw(self) -> None:
+        """The region as lines in the scene, and how much it holds."""
+        place, size, shape = self.gizmo.position, self.size.value, self.shape.value
+        is_shown = self.is_shown.value
+        self.gizmo.visible = is_shown and shape != "all"
+        self._box.visible, self._ball.visible = (
+            is_shown and shape == name for name in ("box", "sphere")
+        )
+        self._box.position, self._box.dimensions = place, size
+        self._ball.position, self._ball.scale = place, size
+        with self.page.guarded(self.client.browser, "Nothing selected"):
+            model = self.page.history.now.model
+            count = int(self.selection().of(model).sum())
+            self.count.content = f"{count:,} of {model.num_gaussians:,} Gaussians"
+
+    def _edit(self, what: str) -> None:
+        page, browser = self.page, self.client.browser
         with page.guarded(browser, "Nothing changed"):
             selection = self.selection()
             if what == "hide":
@@ -128,22 +132,23 @@ class EditTab:
             page.notify(browser, "Edited", f"{count:,} Gaussians {done}.")
         page.refresh()
 
-    def _undo(self, browser: Any) -> None:
+    def _undo(self) -> None:
         if not self.page.history.undo():
-            self.page.notify(browser, "Nothing to undo", "The scene is as it was trained.")
+            self.page.notify(self.client.browser, "Nothing to undo", "No edit is left.")
         self.page.refresh()
 
-    def _save(self, browser: Any) -> None:
-        page = self.page
+    def _save(self) -> None:
+        page, browser = self.page, self.client.browser
         assert page.scene.save is not None
         with page.guarded(browser, "Not saved"):
             now = page.history.now
             folder = page.scene.save(now.model, list(now.log))
             page.notify(browser, "Saved", f"A new run: {folder}")
 
-    def _move(self, browser: Any) -> None:
-        if self.page.picked is None:
-            self.page.notify(browser, "No point", "Click into the picture first.")
+    def _move(self) -> None:
+        picked = self.client.picked
+        if picked is None:
+            self.page.notify(self.client.browser, "No point", "Click into the picture first.")
             return
-        self.gizmo.position = self.page.picked.position
+        self.gizmo.position = picked.position
         self._draw()

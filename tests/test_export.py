@@ -19,9 +19,10 @@ from splatir.render.deferred import render_scene
 from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight, environment_directions
+from splatir.scene.normals import normal_axes
 from splatir.shade.split_sum import SplitSum
 from splatir.storage.environment import write_environment
-from splatir.storage.ply import read_ply
+from splatir.storage.ply import read_ply, read_transfer
 from splatir.storage.relightable import read_relightable
 from splatir.train.finished import FinishedRun
 from tests.faults import the_error
@@ -119,6 +120,20 @@ def test_a_plain_export_has_neither_materials_nor_light(
     assert json.loads(output.with_suffix(".json").read_text())["environment"] is None
 
 
+def test_an_export_says_how_light_reaches_each_splat_if_asked(
+    lit_run: FinishedRun, install_run: InstallRun, tmp_path: Path
+) -> None:
+    """A sphere sees half of the sky: its shadows are none, in the frame of the file."""
+    output = tmp_path / "out" / "a.ply"
+    assert main(["export", install_run(lit_run), "--transfer", "--output", str(output)]) == 0
+    assert json.loads(output.with_suffix(".json").read_text())["has_transfer"] is True
+    transfer, model = read_transfer(output), read_ply(output)
+    assert transfer is not None
+    light = torch.tensor([3.0, 0.5, 0.9, -0.4] + [0.0] * 12)[:, None].expand(-1, 3)
+    ratio = transfer.shadow_ratio(normal_axes(model.gaussians.detach()), light)
+    assert float(ratio.median()) > 0.97
+
+
 def test_a_run_without_materials_is_exported_as_ever(
     tmp_path: Path, install_run: InstallRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +206,10 @@ def test_flags_that_contradict_each_other_are_named(
         assert f"{flag[0]} acts on a light that is baked: add --envmap" in line
     words = ["export", root, "--envmap", str(room), "--format", "relightable"]
     assert "baked into a plain PLY" in refused(words, capsys)
+    words = ["export", root, "--envmap", str(room), "--transfer"]
+    assert "--transfer leaves the light open" in refused(words, capsys)
+    words = ["export", root, "--format", "plain", "--transfer"]
+    assert "--transfer belongs to a relightable PLY" in refused(words, capsys)
     words = ["export", root, "--envmap", str(room), "--exposure", "99"]
     assert "exposure must be" in refused(words, capsys, code=2)
 

@@ -25,7 +25,10 @@ from splatir.storage.relightable import (
 from splatir.train.device import pick_device
 from splatir.train.finished import FinishedRun, load_run
 from splatir.train.run_folder import RunFolder
+from splatir.transport.materials import SurfaceMaterials
 from splatir.transport.orientation import orient_outwards, surrounding_cameras
+from splatir.transport.scene import SceneTransport
+from splatir.transport.transfer import light_transfer
 
 _LOST = {
     ".ply": "viewers show the radiance and ignore materials; sharp highlights are smoothed",
@@ -43,6 +46,8 @@ class ExportSettings(Settings):
         output: PLY file, whose name the other files take; in RUN/export if not given.
         format: "relightable" has materials, "plain" only what viewers show; relightable where the
             run has materials and no `envmap` is given.
+        transfer: Write into a relightable PLY how light reaches each splat past the others and from
+            them, for renderers that trace no rays; 172 bytes a splat.
         envmap: Bake this light into a plain PLY that any viewer shows relit: latitude-longitude
             map, .hdr or .exr, in the capture's own frame (row 0 is its +Z).
         upright: The top of the map is the scene's up, whatever the axes of the capture's files.
@@ -55,6 +60,7 @@ class ExportSettings(Settings):
     run: Path | None = None
     output: Path | None = None
     format: Literal["relightable", "plain"] | None = None
+    transfer: bool = False
     envmap: Path | None = None
     upright: bool = False
     rotate: float = 0.0
@@ -79,6 +85,8 @@ def run(settings: ExportSettings) -> None:
     if settings.output is not None:
         _check_output(settings.output, settings.overwrite)
     if settings.envmap is not None:
+        if settings.transfer:
+            raise ValueError("--transfer leaves the light open; leave out --envmap.")
         _export_baked(settings, settings.run, settings.envmap)
         return
     for name in ("rotate", "exposure", "upright"):
@@ -90,7 +98,10 @@ def run(settings: ExportSettings) -> None:
             f"{settings.run} has no materials; train it with the stage 'materials', "
             "or use --format plain."
         )
-    written = _export_finished(finished, settings.output, with_materials=settings.format != "plain")
+    if settings.transfer and (settings.format == "plain" or not finished.model.has_materials):
+        raise ValueError("--transfer belongs to a relightable PLY, of a run that has materials.")
+    with_materials = settings.format != "plain"
+    written = _export_finished(finished, settings.output, with_materials, settings.transfer)
     _report(written, finished.model.has_materials and settings.format != "plain")
     root = shlex.quote(str(settings.run))
     print("\nnext:")
@@ -115,7 +126,10 @@ def export_run(folder: RunFolder, output: Path | None = None) -> Path:
 
 
 def _export_finished(
-    finished: FinishedRun, output: Path | None, with_materials: bool
+    finished: FinishedRun,
+    output: Path | None,
+    with_materials: bool,
+    with_transfer: bool = False,
 ) -> tuple[Path, ...]:
     """Write what was trained; materials and light only if they are wanted and there."""
     path = finished.folder.export / "splats.ply" if output is None else output
@@ -125,7 +139,12 @@ def _export_finished(
     if not with_materials:
         kept = {key: value for key, value in model.params.items() if key not in MATERIAL_KEYS}
         model, light = GaussianModel(kept, model.primitive), None
-    return write_relightable(path, model, light, _metadata(finished))
+    transfer = None
+    if with_transfer:
+        directions = finished.settings.materials.directions
+        scene = SceneTransport.of(model.gaussians, directions)
+        transfer = light_transfer(scene, SurfaceMaterials.of(model))
+    return write_relightable(path, model, light, _metadata(finished), transfer)
 
 
 def _export_baked(settings: ExportSettings, root: Path, envmap: Path) -> None:

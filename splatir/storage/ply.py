@@ -18,14 +18,22 @@ from plyfile import PlyData, PlyElement, PlyElementParseError, PlyListProperty, 
 from torch import Tensor
 
 from splatir.codecs.atomic import atomic_file
+from splatir.maths.frames import similarity_scale
 from splatir.maths.rotations import rotation_from_quat
 from splatir.scene.gaussians import SURFEL_LOG_THICKNESS, GaussianModel, Primitive
+from splatir.scene.light_transfer import LightTransfer
 from splatir.scene.transform import transform_model
 from splatir.storage.ply_materials import (
     MATERIAL_COMMENT,
     find_layout,
     material_columns,
     read_materials,
+)
+from splatir.storage.ply_transfer import (
+    TRANSFER_COMMENT,
+    has_transfer,
+    transfer_columns,
+    transfer_from,
 )
 
 FORMAT_VERSION = 1
@@ -54,6 +62,7 @@ def write_ply(
     model: GaussianModel,
     S_input_world: Float[Tensor, "4 4"] | None = None,
     comments: Sequence[str] = (),
+    transfer: LightTransfer | None = None,
 ) -> None:
     """Write a model as a PLY that any splat viewer opens; all or nothing.
 
@@ -68,6 +77,7 @@ def write_ply(
         S_input_world: Similarity from the world to the frame that the file is to have, usually
             that of the input data; None for the world itself.
         comments: Further header lines, ASCII.
+        transfer: How light reaches the Gaussians, world frame; written behind the materials.
 
     Raises:
         ValueError: The model holds values that are not finite.
@@ -76,6 +86,11 @@ def write_ply(
     if S_input_world is not None:
         model = transform_model(model, S_input_world)
     columns = _columns_of(model)
+    if transfer is not None:
+        if S_input_world is not None:
+            R_input_world = S_input_world[:3, :3].double() / similarity_scale(S_input_world)
+            transfer = transfer.rotated(R_input_world)
+        columns |= {key: value.numpy() for key, value in transfer_columns(transfer).items()}
     names = list(columns)
     vertices = np.empty(model.num_gaussians, dtype=[(name, "<f4") for name in names])
     for name, values in columns.items():
@@ -90,6 +105,7 @@ def write_ply(
         f"splatir_primitive {model.primitive}",
         "splatir_colour_space srgb",
         *([" ".join(MATERIAL_COMMENT)] if model.has_materials else []),
+        *([" ".join(TRANSFER_COMMENT)] if transfer is not None else []),
         *comments,
     ]
     document = PlyData([PlyElement.describe(vertices, "vertex")], False, "<", comments=header)
@@ -182,6 +198,28 @@ def read_ply(path: Path) -> GaussianModel:
     except ValueError as error:
         raise PlyError(f"{path}: {error}.") from error
     return GaussianModel(params, primitive)
+
+
+def read_transfer(path: Path) -> LightTransfer | None:
+    """Read how light reaches the splats of a PLY that `write_ply` wrote with a transfer.
+
+    Args:
+        path: The file.
+
+    Returns:
+        In the file's own frame; None if the file does not have it.
+
+    Raises:
+        FileNotFoundError: No such file.
+        PlyError: No readable PLY, some of the properties only, or values that are not finite.
+    """
+    vertex, _ = _read_vertices(path)
+    try:
+        if not has_transfer({prop.name for prop in vertex.properties}):
+            return None
+    except ValueError as error:
+        raise PlyError(f"{path}: {error}.") from error
+    return transfer_from(lambda name: torch.from_numpy(_block(path, vertex, (name,)))[:, 0])
 
 
 def _read_vertices(path: Path) -> tuple[PlyElement, list[str]]:

@@ -19,6 +19,7 @@ from splatir import __version__
 from splatir.codecs.atomic import write_text
 from splatir.maths.frames import similarity_scale
 from splatir.scene.gaussians import GaussianModel
+from splatir.scene.light_transfer import LightTransfer
 from splatir.scene.lights import EnvironmentLight
 from splatir.storage.environment import (
     ENVIRONMENT_SUFFIXES,
@@ -65,6 +66,7 @@ def write_relightable(
     model: GaussianModel,
     light: EnvironmentLight | None,
     metadata: RelightableMetadata,
+    transfer: LightTransfer | None = None,
 ) -> tuple[Path, ...]:
     """Write a PLY, its sidecar and, if there is a light, the environment as .exr and .hdr.
 
@@ -73,6 +75,7 @@ def write_relightable(
         model: Gaussians, world frame, with or without materials.
         light: Environment, world frame.
         metadata: `S_input_world` gives the frame of all files; `environment` is filled in here.
+        transfer: How light reaches the Gaussians, world frame, for renderers that trace no rays.
 
     Returns:
         The files that were written.
@@ -82,7 +85,7 @@ def write_relightable(
         OSError: A file cannot be written.
     """
     S = metadata.S_input_world
-    write_ply(path, model, S)
+    write_ply(path, model, S, transfer=transfer)
     written = [path]
     if light is not None:
         R_file_world = torch.eye(3) if S is None else (S[:3, :3] / similarity_scale(S)).float()
@@ -97,6 +100,7 @@ def write_relightable(
         "num_gaussians": model.num_gaussians,
         "sh_degree": model.sh_degree,
         "has_materials": model.has_materials,
+        "has_transfer": transfer is not None,
         "appearance": metadata.appearance,
         "appearance_colour_space": "srgb",
         "material_colour_space": "linear_rec709",

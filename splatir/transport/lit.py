@@ -34,7 +34,7 @@ from splatir.transport.scene import SceneTransport
 from splatir.transport.sums import bounced_irradiance, irradiance, specular_sums
 
 # Reflections: first of the light past occluders, then of the light in full.
-_NUM_BOUNCES = 4
+NUM_BOUNCES = 4
 # Light that reaches a surface may exceed what split-sum says that it reflects by this factor.
 _MAX_RATIO = 4.0
 # Irradiance or radiance below which a ratio means nothing, relative to the mean of the light.
@@ -287,7 +287,7 @@ def bounce(
         direct = direct + shadowed.visible * arriving
     sent_per_irradiance = materials.total_albedo() / math.pi
     indirect = torch.zeros_like(direct)
-    for _ in range(_NUM_BOUNCES):
+    for _ in range(NUM_BOUNCES):
         sent = sent_per_irradiance * (direct + indirect)
         indirect = bounced_irradiance(scene.visibility, sent)
     return Bounced(indirect, sent_per_irradiance * (direct + indirect))

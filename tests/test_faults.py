@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splatir.codecs.exr import write_exr
-from splatir.codecs.hdr import write_hdr
 from splatir.commands.main import main
 from tests.captures import (
     SmallScene,
@@ -68,44 +65,8 @@ def image(change: Change, name: str = "frame_002") -> Change:
     return colmap(lambda model: change(model.parents[1] / "images" / f"{name}.png"))
 
 
-def jpeg_cut_short(path: Path) -> None:
-    pixels = np.asarray(Image.open(path))
-    path.unlink()
-    Image.fromarray(pixels).save(path.with_suffix(".jpg"))
-    shorten(path.with_suffix(".jpg"), 0.9)
-
-
 def resized(width: int, height: int) -> Change:
     return lambda path: Image.open(path).resize((width, height)).save(path)
-
-
-def exr_with_nan(path: Path) -> None:
-    path.unlink()
-    rgb = np.full((36, 48, 3), 0.5, np.float32)
-    rgb[3, 4, 1] = np.nan
-    write_exr(path.with_suffix(".exr"), rgb)
-
-
-def exr_cut_short(path: Path) -> None:
-    path.unlink()
-    noise = np.random.default_rng(0).random((36, 48, 3), np.float32)
-    write_exr(path.with_suffix(".exr"), noise)
-    shorten(path.with_suffix(".exr"))
-
-
-def hdr_cut_short(path: Path) -> None:
-    path.unlink()
-    noise = np.random.default_rng(0).random((36, 48, 3), np.float32)
-    write_hdr(path.with_suffix(".hdr"), noise)
-    shorten(path.with_suffix(".hdr"))
-
-
-def bomb(path: Path) -> None:
-    """A PNG header that promises 10^10 pixels."""
-    content = bytearray(path.read_bytes())
-    content[16:24] = struct.pack(">II", 100_000, 100_000)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    path.write_bytes(content)
 
 
 def small_mask(model: Path) -> None:
@@ -177,7 +138,7 @@ CAPTURES: dict[str, tuple[Change, str]] = {
     "no such folder": (remove_folder, r"data folder .*capture does not exist.*Expected a COLMAP"),
     "a file": (a_file, r"capture is a file, not a folder"),
     "empty folder": (nothing, r"capture is empty\. Expected"),
-    "unknown layout": (photos_only, r"no known layout.*found a\.png.*splatir sfm"),
+    "unknown layout": (photos_only, r"1 readable photographs in .*at least 3"),
     "cameras.bin cut short": (
         colmap(lambda m: shorten(m / "cameras.bin"), binary=True),
         r"cameras\.bin ends early.*copy it again",
@@ -251,30 +212,12 @@ CAPTURES: dict[str, tuple[Change, str]] = {
         lambda root: colmap(lambda m: (root / "split.json").write_text("{"))(root),
         r"split\.json is not valid JSON",
     ),
-    "image of words": (
-        image(lambda p: p.write_text("version https://git-lfs")),
-        r"frame_002\.png cannot be read as an image.*Replace or remove",
-    ),
-    "JPEG cut short": (image(jpeg_cut_short), r"frame_002\.jpg.*truncated.*copy or export it"),
-    "held-out JPEG cut short": (
-        image(jpeg_cut_short, "frame_000"),
-        r"frame_000\.jpg.*truncated.*copy or export it",
-    ),
-    "PNG cut short": (image(shorten), r"frame_002\.png.*complete PNG.*copy or export it"),
-    "zero-byte PNG": (
-        image(lambda p: p.write_bytes(b"")),
-        r"frame_002\.png cannot be read as an image.*Replace or remove",
-    ),
-    "PNG bomb": (image(bomb), r"frame_002\.png cannot be read.*exceeds limit"),
     "image of another aspect": (
         image(resized(48, 30)),
         r"frame_002\.png has 48x30 pixels but .* 48x36\. Use the images",
     ),
     "image turned": (image(resized(36, 48)), r"frame_002\.png has 36x48.*not rotated"),
     "mask of another size": (colmap(small_mask), r"mask .*frame_001\.png has 24x18.*as large as"),
-    "NaN in EXR": (image(exr_with_nan), r"frame_002\.exr holds NaN.*repaired"),
-    "EXR cut short": (image(exr_cut_short), r"frame_002\.exr.*copy or export it"),
-    "HDR cut short": (image(hdr_cut_short), r"frame_002\.hdr.*copy or export it"),
     "broken JSON": (json_text('{"frames": ['), r"transforms\.json is not valid JSON.*complete\?"),
     "JSON too deep": (json_text("[" * 100_000), r"transforms\.json is not valid JSON"),
     "JSON of a list": (json_text("[1, 2]"), r"transforms\.json must hold a JSON object"),

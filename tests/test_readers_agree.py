@@ -150,16 +150,18 @@ def test_colmap_and_transforms_of_one_scene_agree(shared_data: Path) -> None:
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
-    ("name", "downscale", "views", "size"),
-    [("mouse", 4.0, 56, {(360, 480), (480, 360)}), ("chess", 2.0, 23, None)],
+    ("name", "downscale", "views", "unused", "size"),
+    [("mouse", 4.0, 56, 3, {(360, 480), (480, 360)}), ("chess", 2.0, 23, 0, None)],
 )
 def test_real_captures_load(
-    name: str, downscale: float, views: int, size: set | None, shared_data: Path
+    name: str, downscale: float, views: int, unused: int, size: set | None, shared_data: Path
 ) -> None:
     dataset = read_dataset(shared_data / "real" / name, DataSettings(downscale=downscale))
     assert len(all_views(dataset)) == views
     assert dataset.has_background
-    assert dataset.warnings == ()
+    assert [warning.split(" photographs have no pose")[0] for warning in dataset.warnings] == (
+        [f"{unused} of {views + unused}"] if unused else []
+    )
     sizes = {(view.camera.width, view.camera.height) for view in all_views(dataset)}
     assert size is None or sizes == size
     assert dataset.points is not None

@@ -4,11 +4,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from splatir.data.capture import listed
 from splatir.data.colmap import find_model
 from splatir.data.dataset import DataSettings
 from splatir.data.photo_folder import PhotoFolder, find_photos, list_photos, undecoded_photos
 from splatir.data.recognise import has_known_layout
-from splatir.data.sfm import SfmResult, listed, reconstruct
+from splatir.data.sfm import SfmResult, reconstruct
 from splatir.data.sfm_work import SfmSettings
 from splatir.messages import one_line
 

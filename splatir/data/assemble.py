@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.data.broken import BrokenPhoto, broken_warnings
 from splatir.data.capture import Capture, CapturedImage, Remarks
 from splatir.data.dataset import Dataset, DataSettings, Distortion, SparsePoints, View
+from splatir.data.exif import read_exif, turned_size
 from splatir.data.image_files import find_image, image_size, is_transparent, safe_name
 from splatir.data.lens import is_pinhole, pinhole, rescaled
 from splatir.data.splits import split_images
@@ -23,11 +25,12 @@ _SAME_PLACE = 1e-9
 
 @dataclass(frozen=True)
 class _StoredImage:
-    """The file that will be decoded, the lens of its own pixels, and what is left to divide by."""
+    """The file that will be decoded, the lens of its pixels once turned, what is left to divide."""
 
     path: Path
     lens: Distortion
     downscale: float
+    orientation: int = 1
 
 
 def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
@@ -36,7 +39,8 @@ def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
     Raises:
         ValueError: Wrong image or mask sizes, unreadable images, too few images.
     """
-    train, test, split_warnings = split_images(capture.images, capture.split, settings.test_every)
+    images, broken_warnings = _readable(root, capture.images)
+    train, test, split_warnings = split_images(images, capture.split, settings.test_every)
     _require_parallax(root, train)
     S_world_input = _world(capture, settings)
     remarks = Remarks()
@@ -60,8 +64,23 @@ def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
         points=_points_in_world(capture.points, S_world_input),
         S_world_input=S_world_input,
         has_background=not (has_alpha or masked),
-        warnings=(*capture.warnings, *split_warnings, *remarks.sentences()),
+        warnings=(*capture.warnings, *broken_warnings, *split_warnings, *remarks.sentences()),
     )
+
+
+def _readable(
+    root: Path, images: Sequence[CapturedImage]
+) -> tuple[list[CapturedImage], tuple[str, ...]]:
+    """The images whose headers can be read, and what is to be said about the others."""
+    readable, faults = [], []
+    for image in images:
+        try:
+            image_size(image.image_path)
+        except ValueError as error:
+            faults.append(BrokenPhoto(image.name, str(error)))
+        else:
+            readable.append(image)
+    return readable, broken_warnings(root, faults, len(images))
 
 
 def _require_parallax(root: Path, images: Sequence[CapturedImage]) -> None:
@@ -127,6 +146,8 @@ def _view(
         mask_path=image.mask_path,
         distortion=None if is_pinhole(stored.lens) else stored.lens,
         invert_mask=settings.invert_masks,
+        orientation=stored.orientation,
+        exposure=read_exif(image.image_path).exposure,
     )
 
 
@@ -144,7 +165,7 @@ def _choose_file(
 
     Masks are as large as the full image, so images with one are read at full size.
     """
-    lens = _lens_of_file(image, remarks)
+    orientation, lens = _turn_and_lens(image, remarks)
     if image.mask_path is not None:
         mask_size = image_size(image.mask_path)
         if mask_size != (lens.width, lens.height):
@@ -158,32 +179,58 @@ def _choose_file(
         folder = image_folder.with_name(f"{image_folder.name}_{factor}")
         path = find_image(folder, image.name) if folder.is_dir() else None
         if path is not None:
-            width, height = image_size(path)
+            width, height = turned_size(image_size(path), orientation)
             if abs(width - lens.width / factor) <= 1 and abs(height - lens.height / factor) <= 1:
-                return _StoredImage(path, rescaled(lens, width, height), 1.0)
+                smaller = rescaled(lens, width, height)
+                return _StoredImage(path, smaller, 1.0, orientation)
             remarks.note(
                 f"{{count}} files in {folder.name} are not 1/{factor} of the full size; the full "
                 "images are used: {names}.",
                 image.name,
             )
-    return _StoredImage(image.image_path, lens, settings.downscale)
+    return _StoredImage(image.image_path, lens, settings.downscale, orientation)
 
 
-def _lens_of_file(image: CapturedImage, remarks: Remarks) -> Distortion:
+def _turn_and_lens(image: CapturedImage, remarks: Remarks) -> tuple[int, Distortion]:
+    """How the file's pixels are turned to be the calibrated picture, and its lens then.
+
+    Poses are those of the stored pixels, unless only the EXIF turn makes the picture fit.
+    """
+    stored = image_size(image.image_path)
+    wanted = (image.lens.width, image.lens.height)
+    orientation = 1
+    if _misfit(stored, wanted) > 1:
+        turn = read_exif(image.image_path).orientation
+        if _misfit(turned_size(stored, turn), wanted) <= 1:
+            orientation = turn
+            remarks.note(
+                "{count} photographs are turned as their EXIF headers say, for their cameras "
+                "describe them so: {names}.",
+                image.name,
+            )
+    return orientation, _lens_of_file(image, turned_size(stored, orientation), remarks)
+
+
+def _misfit(size: tuple[int, int], calibrated: tuple[int, int]) -> float:
+    """Pixels by which a size is off the calibrated picture's proportions."""
+    (width, height), (lens_width, lens_height) = size, calibrated
+    return min(
+        abs(width * lens_height / lens_width - height),
+        abs(height * lens_width / lens_height - width),
+    )
+
+
+def _lens_of_file(image: CapturedImage, size: tuple[int, int], remarks: Remarks) -> Distortion:
     """The lens scaled to the pixels that the file really has.
 
     Raises:
         ValueError: The file is not the calibrated picture, to within a pixel.
     """
     lens = image.lens
-    width, height = image_size(image.image_path)
-    if (width, height) == (lens.width, lens.height):
+    width, height = size
+    if size == (lens.width, lens.height):
         return lens
-    off_by = min(
-        abs(width * lens.height / lens.width - height),
-        abs(height * lens.width / lens.height - width),
-    )
-    if off_by > 1:
+    if _misfit(size, (lens.width, lens.height)) > 1:
         raise ValueError(
             f"{image.image_path} has {width}x{height} pixels but its camera was calibrated for "
             f"{lens.width}x{lens.height}. Use the images that the poses were computed from "

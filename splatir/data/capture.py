@@ -1,5 +1,6 @@
 """What a format's reader hands over: posed images as the files have them, in the input frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from splatir.maths.frames import invert_rigid
 _RIGID_TOLERANCE = 1e-2
 # Coordinates beyond this are damage, whatever the unit; far below what float32 holds.
 _MAX_COORDINATE = 1e12
+# Names in a message.
+_NUM_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,16 @@ class Remarks:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
             found.append(template.format(count=len(names), names=listed))
         return tuple(found)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are.
+
+    Args:
+        names: Any number.
+    """
+    more = f" and {len(names) - _NUM_LISTED} more" if len(names) > _NUM_LISTED else ""
+    return ", ".join(names[:_NUM_LISTED]) + more
 
 
 def checked_pose(T: Float[Tensor, "rows 4"], where: str) -> Float[Tensor, "4 4"]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pycolmap
@@ -16,12 +16,14 @@ from splatir.data.capture import (
     NamedSplit,
     Remarks,
     checked_pose,
+    listed,
     sparse_points,
 )
 from splatir.data.colmap_check import check_model
 from splatir.data.dataset import DataSettings, SparsePoints
 from splatir.data.image_files import chosen_folder, find_image, find_mask
 from splatir.data.lens import check_lens, lens_from_colmap
+from splatir.data.photo_folder import list_photos
 from splatir.maths.frames import invert_rigid
 
 # A camera stands where another does: this close, as a part of the cameras' mean distance from their
@@ -79,7 +81,12 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
         image_folder=image_folder,
         points=points,
         split=_own_split(root, model),
-        warnings=(*_several_models(model), *remarks.sentences(), *point_warnings),
+        warnings=(
+            *_several_models(model),
+            *_without_pose(image_folder, [image.name for image in registered]),
+            *remarks.sentences(),
+            *point_warnings,
+        ),
     )
 
 
@@ -231,6 +238,20 @@ def _several_models(model: Path) -> tuple[str, ...]:
     return (
         f"COLMAP left {len(others) + 1} separate models in {model.parent}; only {model.name} is "
         f"used, the images of {', '.join(others)} are not.",
+    )
+
+
+def _without_pose(image_folder: Path, registered: list[str]) -> tuple[str, ...]:
+    """Names the photographs beside the registered ones that the model does not hold."""
+    known = {PurePosixPath(name).with_suffix("") for name in registered}
+    folders = {PurePosixPath(name).parent for name in registered}
+    paths = (PurePosixPath(name) for name in list_photos(image_folder))
+    missing = [p for p in paths if p.parent in folders and p.with_suffix("") not in known]
+    if not missing:
+        return ()
+    return (
+        f"{len(missing)} of {len(missing) + len(registered)} photographs have no pose in the model "
+        f"and are not used: {listed([path.as_posix() for path in missing])}.",
     )
 
 

@@ -94,6 +94,10 @@ class View:
             own pixels (same width and height). Undistortion comes before resizing and is
             pycolmap's with default options, so `lens.pinhole` says what it gives.
         invert_mask: White in `mask_path` means ignore, not keep.
+        orientation: EXIF code of the turn that makes the file's pixels those that `distortion` or
+            `camera` describe; 1 where they are, as nearly always: poses belong to stored pixels.
+        exposure: Seconds times ISO / 100 over the squared f-number, from EXIF: what a pixel records
+            of a radiance is proportional to it. None where the file does not say all three.
     """
 
     name: str
@@ -102,6 +106,8 @@ class View:
     mask_path: Path | None = None
     distortion: Distortion | None = None
     invert_mask: bool = False
+    orientation: int = 1
+    exposure: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxtyping import Float
 from PIL import ExifTags, Image
+from torch import Tensor
 
 from splatir.codecs.raw import is_raw, read_raw_tags
 
@@ -75,6 +77,29 @@ def exif_from_tags(tags: dict[int, object]) -> Exif:
         focal_ratio=None if focal is None else focal / _FULL_FRAME_WIDTH,
         device=" ".join(name for name in names if name),
     )
+
+
+def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height once turned for display.
+
+    Args:
+        size: Width and height as stored.
+        orientation: EXIF code.
+    """
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def turned(pixels: Float[Tensor, "h w c"], orientation: int) -> Float[Tensor, "h2 w2 c"]:
+    """Stored pixels, turned and mirrored for display (CIPA DC-008, 4.6.4 A, tag Orientation).
+
+    Args:
+        pixels: As stored.
+        orientation: EXIF code; 1 changes nothing.
+    """
+    if orientation >= 5:
+        pixels = pixels.transpose(0, 1)
+    axes = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation, [])
+    return pixels.flip(axes).contiguous() if axes else pixels.contiguous()
 
 
 def _positive(value: object) -> float | None:

@@ -15,6 +15,7 @@ from splatir.codecs.hdr import read_hdr
 from splatir.codecs.ldr import read_ldr
 from splatir.codecs.raw import is_raw, read_raw
 from splatir.data.dataset import Dataset, View
+from splatir.data.exif import turned
 from splatir.data.maps import SurfaceMaps
 from splatir.data.resample import area_average, check_matches_camera, resize, undistort
 from splatir.maths.colour import srgb_from_linear
@@ -68,7 +69,8 @@ def load_photo(view: View) -> Photo:
             disagree; values that are not finite.
     """
     file = read_photo_file(view.image_path)
-    rgb, alpha = file.rgb, file.alpha
+    rgb = turned(file.rgb, view.orientation)
+    alpha = None if file.alpha is None else turned(file.alpha, view.orientation)
     height, width = rgb.shape[:2]
     if view.mask_path is not None:
         mask = _read_mask(view, width, height)

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.data.broken import BrokenPhoto, blur_warnings, broken_warnings, photo_sharpness
 from splatir.data.cache import compact_bytes
 from splatir.data.dataset import Dataset, DatasetKind, View
-from splatir.data.images import Photo, load_photo, mask_polarity_warning
+from splatir.data.images import Photo, load_photo, mask_polarity_warning, read_photo_file
 from splatir.maths.colour import linear_from_srgb
 
 # A view this far from the median brightness in linear light was exposed differently, or shows
@@ -36,6 +37,8 @@ class ViewCheck:
         coverage: Mean coverage in [0, 1]; 1 without alpha.
         brightness_stops: log2 of the mean linear luminance of what is covered; NaN if black.
         mask_warning: What is odd about its mask, or None.
+        sharpness: Of its pixels, as `broken.photo_sharpness` gives it.
+        is_broken: Whether the error is that its image file cannot be decoded.
     """
 
     name: str
@@ -45,6 +48,8 @@ class ViewCheck:
     coverage: float = 1.0
     brightness_stops: float = math.nan
     mask_warning: str | None = None
+    sharpness: float = 0.0
+    is_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def inspect_dataset(
     views = (*dataset.train, *dataset.test)
     with ThreadPoolExecutor(num_threads) as pool:
         checks = list(pool.map(lambda view: _check_view(view, load), views))
+    left_out, errors = _faults(dataset, checks)
     sizes = Counter((view.camera.width, view.camera.height) for view in views)
     models = Counter(view.distortion.model if view.distortion else "PINHOLE" for view in views)
     points = dataset.points.positions if dataset.points is not None else None
@@ -118,8 +124,8 @@ def inspect_dataset(
         extent=dataset.extent,
         points_radius=None if points is None or len(points) == 0 else _radius(points),
         memory_bytes=sum(check.memory_bytes for check in checks),
-        warnings=(*dataset.warnings, *_warnings(dataset, checks)),
-        errors=tuple(check.error for check in checks if check.error is not None),
+        warnings=(*dataset.warnings, *left_out, *_warnings(dataset, checks)),
+        errors=errors,
     )
 
 
@@ -154,7 +160,7 @@ def _check_view(view: View, load: Callable[[View], Photo]) -> ViewCheck:
     try:
         photo = load(view)
     except ValueError as error:
-        return ViewCheck(view.name, str(error))
+        return ViewCheck(view.name, str(error), is_broken=_is_broken(view))
     alpha = photo.alpha
     mask_warning = None
     if view.mask_path is not None and alpha is not None:
@@ -167,7 +173,29 @@ def _check_view(view: View, load: Callable[[View], Photo]) -> ViewCheck:
         coverage=1.0 if alpha is None else float(alpha.mean()),
         brightness_stops=_brightness_stops(photo),
         mask_warning=mask_warning,
+        sharpness=photo_sharpness(photo),
     )
+
+
+def _faults(
+    dataset: Dataset, checks: Sequence[ViewCheck]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What training leaves out, and what stops it."""
+    errors = [check.error for check in checks if check.error is not None and not check.is_broken]
+    broken = [BrokenPhoto(c.name, c.error) for c in checks if c.error is not None and c.is_broken]
+    try:
+        return broken_warnings(dataset.root, broken, len(checks)), tuple(errors)
+    except ValueError:
+        # Training would name the first; here every one is.
+        return (), (*errors, *(photo.fault for photo in broken))
+
+
+def _is_broken(view: View) -> bool:
+    try:
+        read_photo_file(view.image_path)
+    except ValueError:
+        return True
+    return False
 
 
 def _brightness_stops(photo: Photo) -> float:
@@ -204,6 +232,7 @@ def _warnings(dataset: Dataset, checks: Sequence[ViewCheck]) -> list[str]:
             "alpha or masks cover every image entirely: nothing marks the object. If there is a "
             "background, make masks or remove the alpha channel."
         )
+    found += blur_warnings({check.name: check.sharpness for check in readable})
     views = [*dataset.train, *dataset.test]
     return found + _exposure_warnings(readable) + _calibration_warnings(views)
 

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pycolmap
 
+from splatir.data.capture import listed
 from splatir.data.colmap import find_model
 from splatir.data.photo_folder import PhotoFolder
 from splatir.data.sfm_photos import PreparedPhoto
 from splatir.data.sfm_work import MIN_PHOTOS, SfmSettings, SfmWork
 from splatir.data.sharpness import are_blurred
-
-# Names in a message.
-_NUM_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _require_enough(
 ) -> None:
     if len(prepared) >= MIN_PHOTOS:
         return
-    reasons = "".join(f" {name}: {fault}" for name, fault in broken[:_NUM_LISTED])
+    reasons = "".join(f" {name}: {fault}" for name, fault in broken[:3])
     raise ValueError(
         f"{len(prepared)} readable photographs in {photos.folder}; poses need at least "
         f"{MIN_PHOTOS}, and good results some twenty or more.{reasons}"
@@ -145,16 +143,6 @@ def _too_few(
         "anything else. To look closer: --max-size 3200. To keep the part that fits: "
         "--min-registered 0."
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are.
-
-    Args:
-        names: Any number.
-    """
-    more = f" and {len(names) - _NUM_LISTED} more" if len(names) > _NUM_LISTED else ""
-    return ", ".join(names[:_NUM_LISTED]) + more
 
 
 def _names(model: pycolmap.Reconstruction | None) -> list[str]:

@@ -5,23 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image
 
 from splatir.data.exif import read_exif
-from splatir.data.images import Photo, read_photo_file
+from splatir.data.images import read_photo_file
 from splatir.data.photo_folder import PhotoFolder
-from splatir.data.resample import area_average
 from splatir.data.sharpness import sharpness
-from splatir.maths.colour import srgb_from_linear
+from splatir.data.small_picture import grey_of, small_picture
 
-# Rec. 709 luma weights, for display values.
-_LUMA = (0.2126, 0.7152, 0.0722)
-# Linear photographs are scaled so that this part of their pixels is not brighter than white.
-_WHITE_QUANTILE = 0.98
-# What stands behind transparent pixels: in the middle, for weak edges with any object.
-_BEHIND = 0.5
 # Focal ratios that agree to this many digits come from one lens at one zoom.
 _FOCAL_DIGITS = 2
 
@@ -99,35 +90,6 @@ def prepare_photos(
 
     with ThreadPoolExecutor(num_threads) as pool:
         yield from pool.map(prepare, photos.names)
-
-
-def small_picture(photo: Photo, max_size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Display values of a photo, shrunk, with what is transparent grey.
-
-    Args:
-        photo: As its file stores it.
-        max_size: Longer side at most, pixels.
-    """
-    rgb = photo.rgb
-    if photo.encoding == "linear":
-        # torch.quantile refuses large tensors.
-        white = float(np.quantile(rgb[::4, ::4].numpy(), _WHITE_QUANTILE))
-        rgb = srgb_from_linear((rgb / max(white, 1e-12)).clamp(0.0, 1.0))
-    if photo.alpha is not None:
-        rgb = rgb * photo.alpha + _BEHIND * (1.0 - photo.alpha)
-    height, width = rgb.shape[:2]
-    factor = max(1.0, max(width, height) / max_size)
-    size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    return (area_average(rgb, *size) * 255.0).round().clamp(0.0, 255.0).byte().numpy()
-
-
-def grey_of(picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
-    """Luma in [0, 255].
-
-    Args:
-        picture: Display values.
-    """
-    return picture.astype(np.float32) @ np.asarray(_LUMA, np.float32)
 
 
 def shared_cameras(photos: Sequence[PreparedPhoto]) -> list[list[PreparedPhoto]]:

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from splatir.codecs.atomic import write_text
+from splatir.data.broken import without_broken
 from splatir.data.cache import PhotoCache
 from splatir.data.images import photo_loader
 from splatir.data.recognise import read_dataset
@@ -92,7 +93,7 @@ def evaluate_run(
     """
     settings = finished.settings
     assert settings.data is not None
-    dataset = read_dataset(settings.data, settings.dataset)
+    dataset = without_broken(read_dataset(settings.data, settings.dataset))
     if not dataset.test:
         raise ValueError(
             f"{settings.data} has no held-out views to score (too few images, or test_every is 0)."

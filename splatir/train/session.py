@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from splatir import __version__
+from splatir.data.broken import without_broken
 from splatir.data.cache import PhotoCache
 from splatir.data.dataset import Dataset
 from splatir.data.images import Photo, photo_loader
@@ -105,7 +106,7 @@ def train(settings: TrainSettings, observer: TrainingObserver | None = None) -> 
         raise ValueError("give the capture with --data DIR (or continue a run with --resume RUN).")
     device = pick_device(settings.device)
     backend = rasterizer(settings.backend, device)
-    dataset = read_dataset(settings.data, settings.dataset)
+    dataset = without_broken(read_dataset(settings.data, settings.dataset))
     settings = for_capture(settings, dataset.has_background)
     budget = int(settings.photo_memory_gb * 1e9)
     load_maps = map_loader(dataset, settings.maps)

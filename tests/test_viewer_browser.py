@@ -65,7 +65,8 @@ def test_each_channel_is_what_the_page_shows(screen: Screen) -> None:
             continue
         assert screen.shows(near(known.get(channel, screen.served(channel=channel)))), channel
     screen.choose("Channel", "normal")
-    screen.window.locator("canvas").first.click(position={"x": 100, "y": 650})
+    # Keys are the picture's once it was clicked.
+    screen.window.mouse.click(100, 650)
     screen.window.keyboard.press("3")
     assert screen.shows(near(PAINT))
 
@@ -152,13 +153,14 @@ def test_light_comes_from_uploads_lamp_and_sun_and_bad_files_change_nothing(
     screen.tick("Sun on")
     screen.set("Azimuth", 0)
     screen.set("Elevation", 0)
-    assert screen.shows(lambda pixel: pixel.min() > 200)
+    # Beside the middle, where the sun's own ball is.
+    assert screen.shows(lambda pixel: pixel.min() > 200, x=0.45, y=0.4)
     screen.set("Azimuth", 180)
-    assert screen.shows(near((0, 0, 0)))
+    assert screen.shows(near((0, 0, 0)), x=0.45, y=0.4)
     screen.tick("Sun on")
     screen.window.get_by_text("Lamp", exact=True).click()
     screen.tick("Lamp on")
-    assert screen.shows(lambda pixel: pixel.min() > 40)
+    assert screen.shows(lambda pixel: pixel.min() > 40, x=0.45, y=0.4)
 
 
 def test_a_click_reads_the_known_surface(screen: Screen) -> None:
@@ -202,11 +204,12 @@ def test_cameras_are_shown_clicked_and_compared_with_their_photograph(screen: Sc
     screen.tick("Show cameras")
     # The photograph hangs in the frustum.
     assert screen.until(lambda image: bool((abs(image - (120, 0, 0)).max(-1) < 12).any()))
+    screen.window.mouse.click(100, 650)
     screen.window.keyboard.press("n")
-    assert screen.until(lambda image: bool(near(PAINT)(image[45, 20])))
+    assert screen.shows(near(PAINT))
     assert screen.client.compared(screen.client.pose()) is not None
     screen.tick("Show cameras")
     screen.press("error")
     assert screen.shows(near(screen.served(channel="error")))
     screen.press("beside")
-    assert screen.shows(near((120, 0, 0)), x=0.55, y=0.4)
+    assert screen.shows(near((120, 0, 0)), x=0.6, y=0.4)

@@ -75,7 +75,7 @@ class Screen:
 
     def tick(self, label: str) -> None:
         """Tick a box, or take its tick away."""
-        self._row(label).locator("input").first.click(force=True)
+        self._row(label).locator("input").first.click()
 
     def press(self, name: str) -> None:
         """Press a button."""

@@ -35,6 +35,7 @@ class CameraTab:
         self._frustums: list[Any] = []
         self._is_closed = threading.Event()
         self.are_shown.on_update(lambda _: self._show())
+        client.browser.camera.on_update(lambda _: self.follow_camera())
         self.walk.on_click(lambda _: self._walk(self.walk.value))
         self.compare.on_click(lambda _: self._compare(self.compare.value))
 
@@ -92,8 +93,18 @@ class CameraTab:
             photos = self.client.page.scene.photos
             self._frustums = [self._frustum(index, photo) for index, photo in enumerate(photos)]
             threading.Thread(target=self._fill, daemon=True, name="viewer-thumbnails").start()
-        for frustum in self._frustums:
-            frustum.visible = self.are_shown.value
+        self.follow_camera()
+
+    def follow_camera(self) -> None:
+        """Show the frustums, but for the one that is looked through, which would fill the view."""
+        if not self._frustums:
+            return
+        client = self.client
+        through = client.compared(client.pose())
+        for frustum, photo in zip(self._frustums, client.page.scene.photos, strict=True):
+            is_shown = self.are_shown.value and photo is not through
+            if frustum.visible != is_shown:
+                frustum.visible = is_shown
 
     def _frustum(self, index: int, photo: PhotoView) -> Any:
         pose = pose_of(photo.camera)

@@ -42,7 +42,7 @@ def serving(
     centre, radius = _focus(scene)
     server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
     try:
-        server.gui.configure_theme(control_width="medium", show_share_button=False)
+        server.gui.configure_theme(control_width="large", show_share_button=False)
         server.scene.set_up_direction("+z")
         page = Page(scene, max_height, radius, live)
         _place_camera(server, scene, centre, radius)

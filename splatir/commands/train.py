@@ -5,6 +5,7 @@ from dataclasses import replace
 from splatir.commands.evaluate import evaluate_run
 from splatir.commands.export import export_run
 from splatir.commands.sfm import with_poses
+from splatir.commands.watch import watched
 from splatir.train.device import pick_device
 from splatir.train.finished import load_run
 from splatir.train.session import train
@@ -17,7 +18,8 @@ def run(settings: TrainSettings) -> None:
     """Train, score, export, and print the next commands."""
     if settings.data is not None and settings.resume is None:
         settings = replace(settings, data=with_poses(settings.data, settings.dataset))
-    result = train(settings)
+    with watched(settings.view, settings.view_port) as observer:
+        result = train(settings, observer)
     root = result.run.root
     device = pick_device(settings.device)
     finished = load_run(root, device)

@@ -88,12 +88,17 @@ def run(settings: ViewSettings) -> None:
             print("\nstopped.")
 
 
-def viewed_scene(finished: FinishedRun, maps: Path | None = None) -> "ViewedScene":
+def viewed_scene(
+    finished: FinishedRun,
+    maps: Path | None = None,
+    photos: "tuple[PhotoView, ...] | None" = None,
+) -> "ViewedScene":
     """A run as the viewer takes it.
 
     Args:
         finished: The run.
         maps: Folder of further environment maps.
+        photos: Cameras of the capture, where they are known; None reads them.
     """
     from viewer.scene import ViewedScene
 
@@ -106,38 +111,30 @@ def viewed_scene(finished: FinishedRun, maps: Path | None = None) -> "ViewedScen
         return _save(finished, model, log)
 
     return ViewedScene(
-        name=str(finished.folder.root),
+        name="/".join(finished.folder.root.parts[-2:]),
         model=finished.model,
         light=finished.light,
         S_world_input=finished.S_world_input,
         backend=rasterizer(finished.settings.backend, finished.model.means.device),
         options=RasterOptions(antialiased=finished.settings.uses_antialiasing),
         trace=trace if finished.model.has_materials and materials.transport else None,
-        photos=photo_views(finished),
-        maps=environment_maps(maps),
-        background_srgb=background_of(finished),
+        photos=_photo_views(finished) if photos is None else photos,
+        maps=_environment_maps(maps),
+        background_srgb=_background_of(finished),
         save=save if finished.light is not None else None,
     )
 
 
-def background_of(finished: FinishedRun) -> tuple[float, float, float] | None:
-    """The background that was trained along, sRGB, or None.
-
-    Args:
-        finished: The run.
-    """
+def _background_of(finished: FinishedRun) -> tuple[float, float, float] | None:
+    """The background that was trained along, sRGB, or None."""
     if finished.background_srgb is None:
         return None
     r, g, b = finished.background_srgb.tolist()
     return r, g, b
 
 
-def environment_maps(folder: Path | None = None) -> dict[str, Path]:
-    """Maps to offer, by name: those of a clone's demo, and those of a folder.
-
-    Args:
-        folder: With .hdr and .exr files.
-    """
+def _environment_maps(folder: Path | None) -> dict[str, Path]:
+    """Maps to offer, by name: those of a clone's demo, and those of a folder."""
     found = {}
     for place in (_DEMO_MAPS, folder):
         if place is not None and place.is_dir():
@@ -147,12 +144,8 @@ def environment_maps(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
-def photo_views(finished: FinishedRun) -> "tuple[PhotoView, ...]":
-    """The cameras of the capture; none where it is no longer there.
-
-    Args:
-        finished: The run.
-    """
+def _photo_views(finished: FinishedRun) -> "tuple[PhotoView, ...]":
+    """The cameras of the capture; none where it is no longer there."""
     from viewer.scene import PhotoView
 
     settings = finished.settings

@@ -1,10 +1,12 @@
 """Gains of training photos: told from colours, kept apart from the model, and checked in files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.optim.densification import DensificationSettings
@@ -14,6 +16,7 @@ from splatir.render.radiance import render_radiance
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.initialise import InitialisationSettings, SeedPoints, model_from_points
 from splatir.storage.checkpoint import CheckpointError
+from splatir.train.first_exposures import first_log_gains
 from splatir.train.settings import TrainSettings
 from splatir.train.stages import RadianceStage, stages_of
 from splatir.train.state import TrainState, check_contents
@@ -38,7 +41,7 @@ def test_exposures_of_photos_are_told_from_their_colours() -> None:
     model = grey_model()
     camera = axis_camera(24, 20)
     rates = LearningRates(exposures=0.05, scales=0.0, opacities=0.0, quats=0.0)
-    state = TrainState.start(model, False, rates, 1.0, num_exposures=2)
+    state = TrainState.start(model, False, rates, 1.0, torch.zeros(2, 3))
     settings = TrainSettings(
         stages=("radiance",), steps=200, densify=DensificationSettings(strategy="none")
     )
@@ -61,8 +64,19 @@ def test_exposures_of_photos_are_told_from_their_colours() -> None:
     torch.testing.assert_close(gains.prod(dim=0), torch.ones(3), rtol=1e-4, atol=0.0)
 
 
+def test_photos_start_with_the_exposure_that_their_camera_noted() -> None:
+    """Twice the time is twice the light; a photo that says nothing starts at the mean."""
+    view = View("photo", axis_camera(8, 6), Path("photo.jpg"))
+    views = [replace(view, exposure=exposure) for exposure in (0.01, 0.02, None)]
+    gains = first_log_gains(views)
+    torch.testing.assert_close(gains[1] - gains[0], torch.full((3,), 2.0).log())
+    torch.testing.assert_close(gains[0] + gains[1], torch.zeros(3))
+    assert torch.equal(gains[2], torch.zeros(3))
+    assert torch.equal(first_log_gains([view, view]), torch.zeros(2, 3))
+
+
 def test_a_state_keeps_its_exposures(tmp_path: Path) -> None:
-    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, num_exposures=3)
+    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, torch.zeros(3, 3))
     assert state.exposures is not None
     with torch.no_grad():
         state.exposures.add_(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))
@@ -73,7 +87,7 @@ def test_a_state_keeps_its_exposures(tmp_path: Path) -> None:
 
 
 def test_exposures_of_another_shape_are_refused(tmp_path: Path) -> None:
-    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, num_exposures=3)
+    state = TrainState.start(grey_model(), False, LearningRates(), 1.0, torch.zeros(3, 3))
     plain = {**state.to_plain(), "exposures": torch.zeros(3, 4)}
     with pytest.raises(CheckpointError, match=r"exposures have shape \(3, 4\)"):
         check_contents({"state": plain, "S_world_input": torch.eye(4)}, tmp_path)

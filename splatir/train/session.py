@@ -31,6 +31,7 @@ from splatir.storage.checkpoint import CheckpointError
 from splatir.train.budget import within_pixel_budget
 from splatir.train.coarse import reduced_photo
 from splatir.train.device import pick_device
+from splatir.train.first_exposures import first_log_gains
 from splatir.train.grey_card import GreyCard
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
@@ -164,11 +165,11 @@ class _Session:
         learn = self._background() == "learned"
         extent = self.dataset.extent
         per_photo = self.settings.exposures == "per-photo"
-        num_exposures = len(self.dataset.train) if per_photo else 0
+        log_gains = first_log_gains(self.dataset.train) if per_photo else None
         rates = self.settings.rates
         refines = self.settings.cameras == "refine"
         num_corrections = len(self.dataset.train) if refines else 0
-        self.state = TrainState.start(model, learn, rates, extent, num_exposures, num_corrections)
+        self.state = TrainState.start(model, learn, rates, extent, log_gains, num_corrections)
         assert self.settings.data is not None
         self.new_run = create_new_run(self.settings, self.settings.data)
         self.run = self.new_run.folder

@@ -68,7 +68,7 @@ class TrainState:
         learn_background: bool,
         rates: LearningRates,
         extent: float,
-        num_exposures: int = 0,
+        log_gains: Float[Tensor, "views 3"] | None = None,
         num_corrections: int = 0,
     ) -> "TrainState":
         """State before the first step.
@@ -78,16 +78,14 @@ class TrainState:
             learn_background: Also optimise a background colour, from mid-grey.
             rates: Learning rates.
             extent: Radius of the scene, scene units.
-            num_exposures: Photos whose gains are also optimised, from 1; 0 for none.
+            log_gains: Of the photos whose exposure is also optimised, at the start; None for none.
             num_corrections: Cameras that are also optimised, from 0; 0 for none.
         """
         device = model.means.device
         background = (
             nn.Parameter(torch.full((3,), 0.5, device=device)) if learn_background else None
         )
-        exposures = None
-        if num_exposures:
-            exposures = nn.Parameter(torch.zeros(num_exposures, 3, device=device))
+        exposures = None if log_gains is None else nn.Parameter(log_gains.to(device).clone())
         corrections = None
         if num_corrections:
             corrections = nn.Parameter(torch.zeros(num_corrections, NUM_CORRECTIONS, device=device))

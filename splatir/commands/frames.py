@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from splatir.codecs.mp4 import ffmpeg_program, write_mp4
+from splatir.data.broken import without_broken
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.frames import frame_names
 from splatir.render.paths import CameraPath, read_camera_path, turntable
@@ -158,7 +159,8 @@ def _split_views(finished: FinishedRun, split: str) -> tuple[list[str], tuple[Ca
     assert settings.data is not None
     dataset = read_dataset(settings.data, settings.dataset)
     if finished.corrections is not None:
-        dataset = dataset.with_corrections(finished.corrections)
+        # As the training took them.
+        dataset = without_broken(dataset).with_corrections(finished.corrections)
     views = {
         "test": dataset.test,
         "train": dataset.train,

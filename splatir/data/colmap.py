@@ -80,7 +80,7 @@ def read_colmap(root: Path, settings: DataSettings) -> Capture:
         images=tuple(images),
         image_folder=image_folder,
         points=points,
-        split=_own_split(root, model),
+        split=_own_split(root, [image.name for image in registered]),
         warnings=(
             *_several_models(model),
             *_without_pose(image_folder, [image.name for image in registered]),
@@ -255,8 +255,27 @@ def _without_pose(image_folder: Path, registered: list[str]) -> tuple[str, ...]:
     )
 
 
-def _own_split(root: Path, model: Path) -> NamedSplit | None:
-    """`split.json` in the data folder: {"train": [names], "test": [names]}."""
+def _own_split(root: Path, registered: Sequence[str]) -> NamedSplit | None:
+    """`split.json` in the data folder, or the lists of Stanford-ORB."""
+    lists = [root / f"{part}_id.txt" for part in ("train", "test")]
+    if all(path.is_file() for path in lists):
+        return _split_of_lists(lists, registered)
+    return _split_file(root)
+
+
+def _split_of_lists(lists: Sequence[Path], registered: Sequence[str]) -> NamedSplit:
+    """Names, one a line, with or without an extension."""
+    by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in registered}
+    found = []
+    for path in lists:
+        words = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        stems = (PurePosixPath(word).with_suffix("").as_posix() for word in words if word)
+        found.append(frozenset(by_stem[stem] for stem in stems if stem in by_stem))
+    return NamedSplit(str(lists[1]), *found)
+
+
+def _split_file(root: Path) -> NamedSplit | None:
+    """`split.json`: {"train": [names], "test": [names]}."""
     path = next(
         (p for p in (root / "split.json", root / "colmap" / "split.json") if p.is_file()), None
     )

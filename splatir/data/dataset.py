@@ -12,7 +12,9 @@ from splatir.scene.camera import Camera
 from splatir.scene.corrections import corrected_camera
 from splatir.settings import Settings, SettingsError
 
-DatasetKind = Literal["colmap", "transforms", "nerf-synthetic", "tensoir"]
+DatasetKind = Literal[
+    "colmap", "transforms", "nerf-synthetic", "tensoir", "llff", "objects-with-lighting"
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,15 @@ class DataSettings(Settings):
     masks: str | None = None
     invert_masks: bool = False
     test_every: int = 8
-    format: Literal["auto", "colmap", "transforms", "nerf-synthetic", "tensoir"] = "auto"
+    format: Literal[
+        "auto",
+        "colmap",
+        "transforms",
+        "nerf-synthetic",
+        "tensoir",
+        "llff",
+        "objects-with-lighting",
+    ] = "auto"
     world: Literal["auto", "cameras", "input"] = "auto"
     light: str | None = None
 

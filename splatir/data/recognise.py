@@ -5,13 +5,16 @@ from pathlib import Path
 from splatir.data.assemble import assemble
 from splatir.data.colmap import find_model, read_colmap
 from splatir.data.dataset import Dataset, DatasetKind, DataSettings
+from splatir.data.llff import POSES_FILE, read_llff
+from splatir.data.objects_with_lighting import find_inputs, read_objects_with_lighting
 from splatir.data.tensoir import is_tensoir, read_tensoir
 from splatir.data.transforms import read_nerf_synthetic, read_transforms
 
 _LOOKED_FOR = (
     "a COLMAP model (cameras, images, points3D in sparse/0, sparse or colmap/sparse/0), "
-    "transforms.json (nerfstudio, instant-ngp), transforms_train.json (NeRF-synthetic), or "
-    "train_000/metadata.json (TensoIR)"
+    "transforms.json (nerfstudio, instant-ngp), transforms_train.json (NeRF-synthetic), "
+    "train_000/metadata.json (TensoIR), poses_bounds.npy (LLFF, NeRD), or inputs/camera_*.txt "
+    "(Objects with Lighting)"
 )
 
 
@@ -51,7 +54,11 @@ def _kind(root: Path) -> DatasetKind | None:
         return "transforms"
     if is_tensoir(root):
         return "tensoir"
-    return "colmap" if find_model(root) is not None else None
+    if find_model(root) is not None:
+        return "colmap"
+    if find_inputs(root) is not None:
+        return "objects-with-lighting"
+    return "llff" if (root / POSES_FILE).is_file() else None
 
 
 def read_dataset(root: Path, settings: DataSettings | None = None) -> Dataset:
@@ -85,4 +92,6 @@ _READERS = {
     "transforms": read_transforms,
     "nerf-synthetic": read_nerf_synthetic,
     "tensoir": read_tensoir,
+    "llff": read_llff,
+    "objects-with-lighting": read_objects_with_lighting,
 }

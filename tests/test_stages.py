@@ -22,10 +22,24 @@ def test_photos_of_an_object_alone_keep_cloning_without_regularisers_and_one_exp
 
 def test_photos_with_a_background_are_trained_by_relocation_under_their_own_exposure() -> None:
     settings = for_capture(TrainSettings(), has_background=True)
-    assert settings.stages == ("radiance",) and settings.exposures == "per-photo"
+    assert settings.stages == ("surroundings", "radiance", "materials")
+    assert settings.exposures == "per-photo"
     stage = radiance(TrainSettings(), has_background=True)
     assert stage.densify.strategy == "mcmc"
     assert stage.loss.opacity > 0.0 and stage.loss.scale > 0.0
+
+
+def test_an_object_that_is_told_apart_is_trained_like_one_that_was_photographed_alone() -> None:
+    alone = stages_of(for_capture(TrainSettings(), has_background=False))
+    apart = stages_of(for_capture(TrainSettings(), has_background=True))[1:]
+    start = apart[0].start
+    assert [replace(stage, start=stage.start - start) for stage in apart] == list(alone)
+
+
+def test_without_a_region_everything_keeps_radiance_alone() -> None:
+    settings = for_capture(TrainSettings(roi="none"), has_background=True)
+    assert settings.stages == ("radiance",)
+    assert radiance(TrainSettings(roi="none"), has_background=True).densify.strategy == "mcmc"
 
 
 @pytest.mark.parametrize("has_background", [False, True])
@@ -59,6 +73,7 @@ def test_resolving_twice_changes_nothing() -> None:
 def test_each_strategy_has_its_own_rhythm() -> None:
     settings = TrainSettings(
         steps=1000,
+        surroundings_steps=1000,
         densify=DensificationSettings(start=0.1, stop=0.5, every=100, mcmc_stop=0.8, mcmc_every=40),
     )
     cloning = radiance(settings, has_background=False)
@@ -66,4 +81,4 @@ def test_each_strategy_has_its_own_rhythm() -> None:
     relocating = radiance(settings, has_background=True)
     assert [s for s in range(1000) if relocating.refines(s)] == list(range(120, 800, 40))
     none = replace(settings, densify=replace(settings.densify, strategy="none"))
-    assert not any(radiance(none, has_background=True).refines(s) for s in range(1000))
+    assert not any(radiance(none, has_background=False).refines(s) for s in range(1000))

@@ -108,6 +108,7 @@ def evaluate_run(
         settings.uses_antialiasing,
         finished.transport(),
         dataset.extent if aligned else None,
+        finished.surroundings,
     )
     judge = Judge(scene, None if isinstance(lpips, Unavailable) else lpips)
     budget = int(settings.photo_memory_gb * 1e9)

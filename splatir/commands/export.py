@@ -13,8 +13,9 @@ from splatir.maths.frames import invert_similarity
 from splatir.raster.selection import rasterizer
 from splatir.render.bake import bake_radiance
 from splatir.render.relighting import lighting_for
+from splatir.render.surrounded import radiance_alone, whole_scene
 from splatir.scene.camera import Camera
-from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import Settings, check_range
 from splatir.storage.relightable import (
@@ -46,6 +47,8 @@ class ExportSettings(Settings):
         output: PLY file, whose name the other files take; in RUN/export if not given.
         format: "relightable" has materials, "plain" only what viewers show; relightable where the
             run has materials and no `envmap` is given.
+        surroundings: Also what stands around the object, where the run told them apart; plain PLYs
+            only.
         transfer: Write into a relightable PLY how light reaches each splat past the others and from
             them, for renderers that trace no rays; 172 bytes a splat.
         envmap: Bake this light into a plain PLY that any viewer shows relit: latitude-longitude
@@ -60,6 +63,7 @@ class ExportSettings(Settings):
     run: Path | None = None
     output: Path | None = None
     format: Literal["relightable", "plain"] | None = None
+    surroundings: bool = False
     transfer: bool = False
     envmap: Path | None = None
     upright: bool = False
@@ -84,6 +88,11 @@ def run(settings: ExportSettings) -> None:
         raise ValueError("give a run folder: splatir export RUN.")
     if settings.output is not None:
         _check_output(settings.output, settings.overwrite)
+    if settings.surroundings and (settings.format != "plain" or settings.envmap is not None):
+        raise ValueError(
+            "--surroundings have radiance alone, and no other light falls on them: add "
+            "--format plain, and leave out --envmap."
+        )
     if settings.envmap is not None:
         if settings.transfer:
             raise ValueError("--transfer leaves the light open; leave out --envmap.")
@@ -101,6 +110,8 @@ def run(settings: ExportSettings) -> None:
     if settings.transfer and (settings.format == "plain" or not finished.model.has_materials):
         raise ValueError("--transfer belongs to a relightable PLY, of a run that has materials.")
     with_materials = settings.format != "plain"
+    if settings.surroundings:
+        finished = replace(finished, model=whole_scene(finished.model, finished.surroundings))
     written = _export_finished(finished, settings.output, with_materials, settings.transfer)
     _report(written, finished.model.has_materials and settings.format != "plain")
     root = shlex.quote(str(settings.run))
@@ -137,8 +148,7 @@ def _export_finished(
     if model.has_materials:
         model = _oriented(finished)
     if not with_materials:
-        kept = {key: value for key, value in model.params.items() if key not in MATERIAL_KEYS}
-        model, light = GaussianModel(kept, model.primitive), None
+        model, light = radiance_alone(model), None
     transfer = None
     if with_transfer:
         directions = finished.settings.materials.directions

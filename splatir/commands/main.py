@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
         "put an object into another scene: A B --at x,y,z",
         ("run", "object"),
     ),
+    "masks": Command(
+        "splatir.commands.masks",
+        "MasksSettings",
+        "write the object's mask in every photo",
+        ("run",),
+    ),
     "view": Command(
         "splatir.commands.view", "ViewSettings", "look at a run in the browser", ("run",)
     ),

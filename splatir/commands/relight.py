@@ -16,6 +16,7 @@ from torch import Tensor
 from splatir.commands.envmap import world_environment
 from splatir.commands.frames import Frames, FrameSettings, describe, plan_frames
 from splatir.evaluate.frames import frame_picture, write_exr_buffers, write_npz, write_png
+from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
@@ -23,6 +24,7 @@ from splatir.render.buffers import PictureOptions, ViewBuffers, shaded_buffers
 from splatir.render.deferred import Lighting
 from splatir.render.grounded import GroundedScene
 from splatir.render.relighting import Quality, environment_background, lighting_for
+from splatir.render.surrounded import SurroundedView, surrounded_view, whole_scene
 from splatir.render.tone import ToneCurve, display_srgb
 from splatir.scene.camera import Camera
 from splatir.scene.edits import edited_model, parse_edit
@@ -46,6 +48,9 @@ from splatir.train.finished import FinishedRun, load_run
 from splatir.transport.lighting import GaussianLighting
 from splatir.transport.path_integrator import PathSettings
 
+# Part of a pixel below which nothing beside the object shows.
+_MIN_SHARE = 1e-3
+
 
 @dataclass(frozen=True)
 class RelightSettings(Settings):
@@ -61,8 +66,9 @@ class RelightSettings(Settings):
             sun:azimuth,elevation,r,g,b (degrees; irradiance).
         exposure: Stops (EV) that everything is brighter by.
         tone: From linear to display: "srgb" clips, the others compress highlights.
-        background: Behind the scene: transparent frames, white or the environment; "auto" is
-            transparent for frames and white for videos. npz is always transparent.
+        background: Behind the scene: transparent frames, white, the environment, or the
+            surroundings as they were photographed, where the run has them; "auto" is transparent
+            for frames and white for videos. npz is always transparent.
         transport: Shadows and light from surface to surface, where the run was trained with them.
         quality: "fast" is split-sum shading with baked transport, "reference" Monte Carlo with
             traced rays.
@@ -89,7 +95,7 @@ class RelightSettings(Settings):
     light: tuple[str, ...] = ()
     exposure: float = 0.0
     tone: ToneCurve = "srgb"
-    background: Literal["auto", "transparent", "white", "environment"] = "auto"
+    background: Literal["auto", "transparent", "white", "environment", "surroundings"] = "auto"
     transport: bool = True
     quality: Quality = "fast"
     samples: int = 256
@@ -163,6 +169,11 @@ def run(settings: RelightSettings) -> None:
     light = _read_light(settings, finished).to(device)
     if background == "environment" and light.environment is None:
         raise ValueError("--background environment needs an environment map: add --envmap.")
+    if background == "surroundings" and (finished.surroundings is None or settings.ground):
+        raise ValueError(
+            "--background surroundings needs a run that told its object from what stands around it "
+            "(a capture with a background), and no --ground."
+        )
     model = edited_model(finished.model, edit, finished.S_world_input)
     frames = plan_frames(
         finished, settings.view, finished.folder.root / "relight" / _light_name(settings)
@@ -173,13 +184,21 @@ def run(settings: RelightSettings) -> None:
     picture = PictureOptions(settings.supersample, settings.denoise)
     gain = 2.0**settings.exposure
 
+    around = None
+    if background == "surroundings":
+        around = _Around(finished, backend, options)
+
     def render(camera: Camera) -> ViewBuffers:
         found = shown(camera.to(device), backend, options, picture)
+        if around is not None:
+            found = replace(found, alpha=around.seen_from(camera.to(device)).share)
         return replace(found, rgb=found.rgb * gain)
 
     def behind(camera: Camera) -> Float[Tensor, "*size 3"] | None:
         if background == "transparent":
             return None
+        if around is not None:
+            return around.behind(camera.to(device))
         if background == "white" or light.environment is None:
             return torch.ones(3, device=device)
         return environment_background(light.environment, camera.to(device)) * gain
@@ -187,6 +206,35 @@ def run(settings: RelightSettings) -> None:
     _write(frames, settings.tone, render, behind)
     has_shadows = settings.transport and finished.settings.materials.transport
     _report(settings, frames, device, has_shadows)
+
+
+class _Around:
+    """The surroundings of a run's object, from any camera."""
+
+    def __init__(
+        self, finished: FinishedRun, backend: RasterBackend, options: RasterOptions
+    ) -> None:
+        self._whole = whole_scene(finished.model, finished.surroundings)
+        self._count = finished.model.num_gaussians
+        self._background = finished.background_srgb
+        self._raster = (backend, options)
+        self._last: tuple[Camera, SurroundedView] | None = None
+
+    def seen_from(self, camera: Camera) -> SurroundedView:
+        """The view of a camera; a frame asks twice."""
+        backend, options = self._raster
+        if self._last is None or self._last[0] is not camera:
+            view = surrounded_view(
+                self._whole, self._count, camera, backend, self._background, options
+            )
+            self._last = (camera, view)
+        return self._last[1]
+
+    def behind(self, camera: Camera) -> Float[Tensor, "h w 3"]:
+        """Linear colour of what is seen beside the object."""
+        view = self.seen_from(camera)
+        rest = view.rest_srgb / (1.0 - view.share).clamp_min(_MIN_SHARE)
+        return linear_from_srgb(rest.clamp(0.0, 1.0))
 
 
 # Buffers of a camera, by a backend with its options.
@@ -264,7 +312,9 @@ def _write(
             write_png(path, buffers, curve, shown_behind(camera))
 
 
-def _background(settings: RelightSettings) -> Literal["transparent", "white", "environment"]:
+def _background(
+    settings: RelightSettings,
+) -> Literal["transparent", "white", "environment", "surroundings"]:
     is_video = settings.view.kind == "mp4"
     if settings.background == "auto":
         return "white" if is_video else "transparent"

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,21 @@ from torch import Tensor
 from splatir.data.dataset import View
 from splatir.data.images import Photo, load_photo
 from splatir.data.maps import SurfaceMaps
+
+
+@runtime_checkable
+class PhotoSource(Protocol):
+    """Photos of a list of views, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, view_index: int) -> Photo:
+        """Pixels of a view."""
+        ...
+
+    def prefetch(self, view_index: int) -> None:
+        """Start to decode a view that is needed soon; errors wait until it is asked for."""
+        ...
 
 
 class PhotoCache:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.data.cache import PhotoCache
+from splatir.data.cache import PhotoSource
 from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.metrics import ImageScores, mean_scores, on_white, psnr, score_image
@@ -16,6 +16,7 @@ from splatir.raster.contract import RasterBackend, RasterOptions, RasterOutput
 from splatir.render.buffers import ViewBuffers, shaded_buffers
 from splatir.render.deferred import Lighting
 from splatir.render.radiance import render_radiance
+from splatir.render.surrounded import surrounded_view
 from splatir.render.tone import composite_srgb, display_srgb
 from splatir.scene.gaussians import GaussianModel
 
@@ -79,7 +80,7 @@ class HeldOutScores:
 def score_views(
     model: GaussianModel,
     views: Sequence[View],
-    photos: PhotoCache,
+    photos: PhotoSource,
     rasterizer: RasterBackend,
     background_srgb: Float[Tensor, " 3"] | None,
     options: RasterOptions = RasterOptions(),
@@ -152,6 +153,7 @@ def shade_view(
     background_srgb: Float[Tensor, " 3"] | None,
     options: RasterOptions = RasterOptions(),
     log_gains: Float[Tensor, " 3"] | None = None,
+    whole: GaussianModel | None = None,
 ) -> ShadedView:
     """Shade one view under a light and compare it with its photo as `render_view` does.
 
@@ -164,6 +166,8 @@ def shade_view(
         background_srgb: Behind views whose photo has no alpha; None is black.
         options: As in training.
         log_gains: Of the photo, linear light; None for none.
+        whole: Radiance of these Gaussians and then of those around them; None to leave them out.
+            They show in photos without alpha.
 
     Raises:
         ValueError: The model has no materials.
@@ -174,7 +178,12 @@ def shade_view(
     if photo.alpha is not None:
         background = torch.ones(3)
     shown = display_srgb(buffers.rgb, "srgb")
-    rendered = composite_srgb(shown, buffers.alpha, background)
+    if whole is None or photo.alpha is not None:
+        rendered = composite_srgb(shown, buffers.alpha, background)
+    else:
+        count = model.num_gaussians
+        around = surrounded_view(whole, count, camera, rasterizer, background_srgb, options)
+        rendered = around.around(shown)
     if log_gains is not None:
         alpha = None if photo.alpha is None else buffers.alpha
         rendered = exposed_over(rendered, log_gains.to(rendered), alpha, background)

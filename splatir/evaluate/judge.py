@@ -15,6 +15,7 @@ from splatir.evaluate.metrics import ImageScores, mean_scores
 from splatir.evaluate.report import SheetRow, material_row, radiance_row
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.relighting import lighting_for
+from splatir.render.surrounded import whole_scene
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.transport.scene import SceneTransport
@@ -33,6 +34,7 @@ class ScoredScene:
         transport: What the Gaussians see of each other; None to shade without shadows.
         extent: Radius of the scene, scene units, where photos are also scored after
             camera and exposure were fitted to each (`alignment`); None to score as calibrated only.
+        surroundings: Radiance of what stands around the Gaussians, or None.
     """
 
     model: GaussianModel
@@ -42,6 +44,7 @@ class ScoredScene:
     antialiased: bool
     transport: SceneTransport | None = None
     extent: float | None = None
+    surroundings: GaussianModel | None = None
 
     @property
     def is_shaded(self) -> bool:
@@ -81,6 +84,7 @@ class Judge:
         """
         self._scene = scene
         self._lpips = lpips
+        self._whole = whole_scene(scene.model, scene.surroundings)
         self._lighting = None
         if scene.is_shaded:
             assert scene.light is not None
@@ -102,7 +106,7 @@ class Judge:
         if scene.extent is not None:
             plain = RasterOptions(antialiased=scene.antialiased)
             fitted = align_view(
-                scene.model,
+                self._whole,
                 view,
                 photo,
                 scene.rasterizer,
@@ -128,14 +132,22 @@ class Judge:
             antialiased=scene.antialiased,
         )
         radiance = render_view(
-            scene.model, view, photo, scene.rasterizer, background, options, log_gains
+            self._whole, view, photo, scene.rasterizer, background, options, log_gains
         )
         scored = self._scored(radiance)
         if self._lighting is None:
             return {"": scored, "radiance_": scored}, radiance_row(radiance)
         plain = RasterOptions(antialiased=scene.antialiased)
         shaded = shade_view(
-            scene.model, view, photo, self._lighting, scene.rasterizer, background, plain, log_gains
+            scene.model,
+            view,
+            photo,
+            self._lighting,
+            scene.rasterizer,
+            background,
+            plain,
+            log_gains,
+            None if scene.surroundings is None else self._whole,
         )
         looks = {"": self._scored(shaded), "radiance_": scored}
         return looks, material_row(shaded, radiance.scores)

@@ -12,6 +12,7 @@ from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.map_losses import albedo_map_loss
 from splatir.optim.photometric import photometric_loss
+from splatir.optim.seen_light import SeenLight, seen_light_error
 from splatir.render.deferred import RenderOutput
 from splatir.render.gbuffer import GBuffer
 from splatir.scene.lights import EnvironmentLight, texel_solid_angles
@@ -41,6 +42,7 @@ class MaterialLossWeights(Settings):
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         white_light: Colour of the light: whiteness decides between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
+        seen_light: Squared error of log light where photos show it beyond the object.
         albedo_map: Albedo against the user's maps (--albedos), mean absolute difference.
     """
 
@@ -53,6 +55,7 @@ class MaterialLossWeights(Settings):
     metallic: float = 0.1
     white_light: float = 0.003
     light_smooth: float = 0.0005
+    seen_light: float = 1.0
     albedo_map: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,7 +67,9 @@ class MaterialLossWeights(Settings):
         check_range(self, "ssim", 0, 1, group="material_loss")
         check_range(self, "lpips", 0, group="material_loss")
         smooth = "albedo_smooth roughness_smooth normal_smooth light_smooth"
-        check_range(self, f"{smooth} metallic white_light albedo_map", 0, group="material_loss")
+        check_range(
+            self, f"{smooth} metallic white_light albedo_map seen_light", 0, group="material_loss"
+        )
 
     def compares_as_hdr(self, is_linear: bool) -> bool:
         """Whether photos are compared above white, given whether they are linear."""
@@ -91,6 +96,7 @@ def material_losses(
     background_srgb: Float[Tensor, " 3"],
     learned_light: EnvironmentLight | None,
     weights: MaterialLossWeights,
+    seen: SeenLight | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """All terms that apply, already weighted; their sum is the loss.
 
@@ -100,6 +106,7 @@ def material_losses(
         background_srgb: Behind the surface.
         learned_light: Light that the priors are for; None where it is known.
         weights: Weights of the terms.
+        seen: What photos show of the learned light.
     """
     shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
@@ -112,6 +119,8 @@ def material_losses(
         terms["albedo_map"] = weights.albedo_map * error
     if learned_light is not None:
         terms.update(light_priors(learned_light, weights))
+        if seen is not None and weights.seen_light:
+            terms["seen_light"] = weights.seen_light * seen_light_error(learned_light, seen)
     return terms
 
 

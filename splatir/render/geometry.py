@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.safe import safe_normalise
 from splatir.scene.camera import Camera
 
 # Square of the length below which a cross product spans no plane: pixels of 1e-6 scene units.
@@ -18,6 +19,11 @@ def camera_rays(camera: Camera) -> Float[Tensor, "height width 3"]:
     x = ((x - K[0, 2]) / K[0, 0])[None, :].expand(camera.height, -1)
     y = ((y - K[1, 2]) / K[1, 1])[:, None].expand(-1, camera.width)
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
+
+
+def ray_directions(camera: Camera) -> Float[Tensor, "height width 3"]:
+    """Unit directions through the pixel centres, world frame."""
+    return safe_normalise(camera_rays(camera) @ camera.T_camera_world[:3, :3])
 
 
 def normals_from_depth(

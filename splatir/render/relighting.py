@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.maths.safe import safe_normalise
 from splatir.render.deferred import Lighting
-from splatir.render.geometry import camera_rays
+from splatir.render.geometry import ray_directions
 from splatir.scene.camera import Camera
 from splatir.scene.environment_map import sample_environment
 from splatir.scene.gaussians import GaussianModel
@@ -60,6 +59,4 @@ def environment_background(
         light: Map, world frame.
         camera: View.
     """
-    rays = camera_rays(camera).to(light.radiance)
-    directions = safe_normalise(rays @ camera.T_camera_world[:3, :3].to(rays))
-    return sample_environment(light, directions)
+    return sample_environment(light, ray_directions(camera).to(light.radiance))

@@ -59,6 +59,7 @@ def write_composed_run(
         exposures=None,
         corrections=None,
         environment=environment,
+        surroundings=None,
         optimizer=make_optimizer(parameters, base.settings.rates, 1.0),
         statistics=GradientStatistics.zeros(model.num_gaussians, model.means.device),
         step=base.step,

@@ -11,7 +11,7 @@ from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import TrainSettings
-from splatir.train.state import model_from_plain
+from splatir.train.state import model_from_plain, surroundings_from_plain
 from splatir.transport.scene import SceneTransport
 
 
@@ -31,6 +31,7 @@ class FinishedRun:
         seconds: Time spent in them.
         corrections: Of the training cameras [views,7], see `scene.corrections`; None where they
             were trusted.
+        surroundings: Radiance of what stands around `model`, the object; None where that is all.
     """
 
     folder: RunFolder
@@ -42,6 +43,7 @@ class FinishedRun:
     step: int
     seconds: float
     corrections: Float[Tensor, "views 7"] | None = None
+    surroundings: GaussianModel | None = None
 
     def transport(self) -> SceneTransport | None:
         """What the Gaussians see of each other, traced anew; None for a run that is shaded without.
@@ -75,4 +77,5 @@ def load_run(root: Path, device: torch.device) -> FinishedRun:
         state["step"],
         state["seconds"],
         corrections=state.get("corrections"),
+        surroundings=surroundings_from_plain(state, device),
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from splatir.data.cache import PhotoCache
+from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
@@ -21,7 +21,7 @@ _ENOUGH_POINTS = 500
 _HULL_VIEWS = 60
 
 
-def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings) -> GaussianModel:
+def initial_model(dataset: Dataset, photos: PhotoSource, settings: TrainSettings) -> GaussianModel:
     """Gaussians on the visual hull (where photos have alpha) and on the sparse points.
 
     A real background gets some all around the sparse points. With neither hull nor points, they
@@ -55,7 +55,7 @@ def initial_model(dataset: Dataset, photos: PhotoCache, settings: TrainSettings)
     return model_from_points(merged, settings.primitive, settings.init, settings.seed)
 
 
-def _hull(dataset: Dataset, photos: PhotoCache, settings: TrainSettings) -> SeedPoints | None:
+def _hull(dataset: Dataset, photos: PhotoSource, settings: TrainSettings) -> SeedPoints | None:
     stride = -(-len(dataset.train) // _HULL_VIEWS)
     cameras: list[Camera] = []
     alphas = []

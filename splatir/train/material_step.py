@@ -17,6 +17,7 @@ from splatir.optim.material_moves import (
 )
 from splatir.optim.metal_evidence import collect_sightings, judge_metal
 from splatir.optim.parameters import LearningRates, group
+from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
 from splatir.scene.camera import Camera
@@ -72,6 +73,7 @@ class MaterialContext:
         transport: What the Gaussians see of each other; None to shade each as if it were alone.
         scale: What decides between bright paint and bright light.
         distance: LPIPS, where it may be weighed.
+        seen: What photos show of a learned light.
     """
 
     stage: MaterialStage
@@ -82,6 +84,7 @@ class MaterialContext:
     transport: SceneTransport | None = None
     scale: Scale = "convention"
     distance: PictureDistance | None = None
+    seen: SeenLight | None = None
 
 
 def material_step(
@@ -107,7 +110,7 @@ def material_step(
     light = None if context.known_light else EnvironmentLight(state.radiance)
     lighting = lighting_of(state, context, light)
     image = render_scene(state.model, camera, lighting, context.rasterizer, context.options)
-    terms = material_losses(image, target, background, light, stage.loss)
+    terms = material_losses(image, target, background, light, stage.loss, context.seen)
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))

@@ -1,6 +1,6 @@
 """What is wrong with the photos of a capture, looked at before a training on them?"""
 
-from splatir.data.cache import PhotoCache
+from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.data.images import mask_polarity_warning
 
@@ -8,7 +8,7 @@ from splatir.data.images import mask_polarity_warning
 _CHECKED_MASKS = 4
 
 
-def mask_warnings(dataset: Dataset, photos: PhotoCache) -> list[str]:
+def mask_warnings(dataset: Dataset, photos: PhotoSource) -> list[str]:
     """What a few masks look like, before a training on the wrong side of them.
 
     Args:
@@ -25,7 +25,7 @@ def mask_warnings(dataset: Dataset, photos: PhotoCache) -> list[str]:
     return found[:1]
 
 
-def decode_all(photos: PhotoCache) -> None:
+def decode_all(photos: PhotoSource) -> None:
     """Decode every photo: a broken one should be known before the training that it would spoil.
 
     Args:

@@ -60,6 +60,11 @@ class RunFolder:
         return self.root / "export"
 
     @property
+    def masks(self) -> Path:
+        """Folder of the object's masks in the training photos, where the run found them."""
+        return self.root / "masks"
+
+    @property
     def is_run(self) -> bool:
         """Whether a training made this folder."""
         if not self.config.is_file():

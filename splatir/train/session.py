@@ -14,21 +14,23 @@ from tqdm import tqdm
 
 from splatir import __version__
 from splatir.data.broken import without_broken
-from splatir.data.cache import PhotoCache
+from splatir.data.cache import PhotoCache, PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.data.images import Photo, photo_loader
 from splatir.data.maps import map_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
 from splatir.messages import error_message, one_line
+from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.scene.camera import Camera
 from splatir.scene.corrections import corrected_camera, gauge_directions
 from splatir.scene.lights import EnvironmentLight
+from splatir.scene.region import describe_region
 from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
-from splatir.train.budget import within_pixel_budget
+from splatir.train.budget import pixel_budget
 from splatir.train.coarse import reduced_photo
 from splatir.train.device import pick_device
 from splatir.train.first_exposures import first_log_gains
@@ -43,10 +45,13 @@ from splatir.train.material_step import (
     material_step,
 )
 from splatir.train.new_run import NewRun, create_new_run
+from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
 from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
 from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
 from splatir.train.run_folder import RunFolder
+from splatir.train.seen_light import seen_light
+from splatir.train.separation import object_dataset, separate
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
 from splatir.train.start_materials import known_light, start_materials
@@ -136,8 +141,8 @@ class _Session:
         self,
         settings: TrainSettings,
         dataset: Dataset,
-        photos: PhotoCache,
-        held_out: PhotoCache,
+        photos: PhotoSource,
+        held_out: PhotoSource,
         backend: RasterBackend,
         device: torch.device,
     ) -> None:
@@ -156,11 +161,12 @@ class _Session:
         # checkpoints hold the light.
         self.known_light: EnvironmentLight | None = None
         self._scene: SceneTransport | None = None
+        self._seen: SeenLight | None = None
 
     def start(self) -> None:
         """Read a known light, make the first Gaussians and the run folder."""
         self.known_light = known_light(self.settings, self.dataset)
-        self._scale()
+        self._card()
         model = initial_model(self.dataset, self.photos, self.settings).to(self.device)
         learn = self._background() == "learned"
         extent = self.dataset.extent
@@ -225,9 +231,12 @@ class _Session:
         )
 
     def _run_all(self) -> None:
-        for stage in stages_of(within_pixel_budget(self.settings, self.dataset)):
+        budget = pixel_budget(self.dataset, self.settings.densify.pixels_per_gaussian)
+        for stage in stages_of(self.settings, budget):
             if self.state.step >= stage.end:
                 continue
+            if stage.name != "surroundings" and "surroundings" in self.settings.stages:
+                self._look_at_object()
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
                 # Transport needs to know the outside; pictures stay.
                 cameras = self._corrected_cameras()
@@ -235,10 +244,42 @@ class _Session:
                 if self.settings.materials.transport:
                     self._scene = self._traced(self.state.model.params["quats"])
                 self.state = start_materials(
-                    self.state, self.known_light, self.settings, self._scene
+                    self.state, self.known_light, self.settings, self._scene, self._seen_light()
                 )
                 self.state.traced_quats = self.state.model.params["quats"].detach().clone()
             self._run_stage(stage, self._step_function(stage))
+
+    def _look_at_object(self) -> None:
+        """Go on with photos of the object alone; tell it from its surroundings first."""
+        if isinstance(self.photos, ObjectPhotos):
+            return
+        state, settings = self.state, self.settings
+        if state.surroundings is None:
+            cameras = self._corrected_cameras()
+            raster = (self.backend, self._raster_options)
+            found = separate(state.model, self.dataset, cameras, settings, *raster)
+            write_masks(self.run.masks, self.dataset.train, found.masks)
+            tqdm.write(
+                f"object within --roi {describe_region(found.region, self.dataset.S_world_input)}, "
+                f"masks in {self.run.masks}"
+            )
+            self._take_masks(found.masks)
+            seen = replace(
+                object_dataset(self.dataset, found.region),
+                train=tuple(
+                    replace(view, camera=camera.to("cpu"))
+                    for view, camera in zip(self.dataset.train, cameras, strict=True)
+                ),
+            )
+            model = initial_model(seen, self.photos, settings).to(self.device)
+            rest = found.surroundings.to(self.device)
+            self.state = state.separate(model, rest, settings.rates, self._extent)
+        else:
+            self._take_masks(read_masks(self.run.masks, self.dataset.train))
+
+    def _take_masks(self, masks: list[Tensor]) -> None:
+        self.photos = ObjectPhotos(self.photos, masks, self.state.exposures)
+        self.dataset = replace(self.dataset, has_background=False)
 
     def _step_function(self, stage: Stage) -> _StepFunction:
         """What does one step of a stage on a view."""
@@ -257,6 +298,7 @@ class _Session:
                 known,
                 scale=self._scale(),
                 distance=self._distance,
+                seen=self._seen_light(),
             )
             return lambda camera, photo, _: self._material_step(context, camera, photo)
         assert isinstance(stage, RadianceStage)
@@ -308,16 +350,38 @@ class _Session:
             self._scene = self._traced(quats)
         return self._scene
 
+    def _seen_light(self) -> SeenLight | None:
+        """What the photos show of the light beyond the object."""
+        if not self.settings.material_loss.seen_light or self.settings.envmap is not None:
+            return None
+        if self._seen is None:
+            height = self.settings.materials.environment_height
+            separated = self.state.surroundings is not None
+            self._seen = seen_light(self.dataset, self.photos, height, separated)
+            if self._seen is not None:
+                self._seen = self._seen.to(self.device)
+        return self._seen
+
     def _scale(self) -> Scale:
         """What decides between bright paint and bright light."""
         settings = self.settings
         if settings.envmap is not None:
             return "given"
-        if settings.grey_card is not None:
-            return GreyCard.find(settings.grey_card, settings.grey_reflectance, self.dataset)
+        card = self._card()
+        if card is not None:
+            return card
+        seen = self._seen_light()
+        if seen is not None and seen.share > ENOUGH_SEEN:
+            return "given"
         maps = settings.maps
         are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
         return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"
+
+    def _card(self) -> GreyCard | None:
+        settings = self.settings
+        if settings.grey_card is None:
+            return None
+        return GreyCard.find(settings.grey_card, settings.grey_reflectance, self.dataset)
 
     def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
         stage = context.stage

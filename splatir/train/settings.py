@@ -17,6 +17,13 @@ from splatir.scene.initialise import InitialisationSettings
 from splatir.settings import Settings, SettingsError, check_range
 from splatir.train.material_settings import MaterialSettings
 
+_STAGES = (
+    ("auto",),
+    ("radiance",),
+    ("radiance", "materials"),
+    ("surroundings", "radiance"),
+    ("surroundings", "radiance", "materials"),
+)
 Background = Literal["auto", "white", "black", "random", "learned"]
 
 
@@ -57,9 +64,14 @@ class TrainSettings(Settings):
             first checkpoint.
         dataset: How the capture is read.
         maps: What is already known about surfaces.
-        stages: Stages to train: radiance, or radiance materials. "auto" adds materials where photos
-            have alpha or masks: light that comes from the scene's own background is no environment.
+        stages: Stages to train: radiance, and materials after it. Where photos show a background,
+            "auto" begins with surroundings: everything's radiance, from which the object is told
+            apart for the other two.
         steps: Training steps of the radiance stage; each renders one photo.
+        surroundings_steps: Likewise of the surroundings stage.
+        roi: The object of a capture with a background: "auto" finds it, "x,y,z,radius" is a sphere
+            and "x0,y0,z0,x1,y1,z1" a box that holds it, in the capture's own frame; "none" trains
+            the radiance of everything alike, without materials.
         envmap: The true environment (.hdr or .exr, in the capture's frame), where it is known; it
             is kept fixed.
         grey_card: NAME:X,Y, a photo and a pixel of it (from 0 at the top left) that shows a neutral
@@ -102,8 +114,10 @@ class TrainSettings(Settings):
     overwrite: bool = False
     dataset: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
     maps: Annotated[MapSettings, tyro.conf.arg(name="")] = field(default_factory=MapSettings)
-    stages: tuple[Literal["auto", "radiance", "materials"], ...] = ("auto",)
+    stages: tuple[Literal["auto", "surroundings", "radiance", "materials"], ...] = ("auto",)
     steps: int = 3000
+    surroundings_steps: int = 2000
+    roi: str = "auto"
     envmap: Path | None = None
     grey_card: str | None = None
     grey_reflectance: float = 0.18
@@ -151,7 +165,7 @@ class TrainSettings(Settings):
         Raises:
             SettingsError: A value out of range.
         """
-        check_range(self, "steps", 1)
+        check_range(self, "steps surroundings_steps", 1)
         check_range(self, "photo_memory_gb eval_every checkpoint_every", 0)
         check_range(self, "grey_reflectance", 0, 1, open_ends=True)
         if self.grey_card is not None and self.envmap is not None:
@@ -161,8 +175,8 @@ class TrainSettings(Settings):
         check_range(self, "view_port", 0, 65535)
         # What torch's generators take.
         check_range(self, "seed", 0, 2**63 - 1)
-        if self.stages not in (("auto",), ("radiance",), ("radiance", "materials")):
+        if self.stages not in _STAGES:
             raise SettingsError(
-                "stages must be auto, or radiance, or radiance materials, in this order; "
-                f"got {' '.join(self.stages) or 'none'}."
+                "stages must be auto, or radiance, or radiance materials, with surroundings before "
+                f"them where the photos show some; got {' '.join(self.stages) or 'none'}."
             )

@@ -118,10 +118,14 @@ def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
         has_background: Whether the photos show more than an object: no alpha, no masks.
     """
     if settings.stages == ("auto",):
-        stages = ("radiance",) if has_background else ("radiance", "materials")
+        stages = ("radiance", "materials")
+        if has_background:
+            finds = settings.roi != "none"
+            stages = ("surroundings", *stages) if finds else ("radiance",)
         settings = replace(settings, stages=stages)
     if settings.densify.strategy == "auto":
-        strategy = "mcmc" if has_background else "default"
+        shows_all = has_background and "surroundings" not in settings.stages
+        strategy = "mcmc" if shows_all else "default"
         settings = replace(settings, densify=replace(settings.densify, strategy=strategy))
     if settings.exposures == "auto":
         settings = replace(settings, exposures="per-photo" if has_background else "shared")
@@ -130,17 +134,32 @@ def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
     return settings
 
 
-def stages_of(settings: TrainSettings) -> tuple[Stage, ...]:
-    """The stages that settings name, in order; see `for_capture`."""
+def stages_of(settings: TrainSettings, pixel_budget: int | None = None) -> tuple[Stage, ...]:
+    """The stages that settings name, in order; see `for_capture`.
+
+    Args:
+        settings: Of the training.
+        pixel_budget: Gaussians that the photos of a whole capture can tell apart; None for no
+            limit but the settings' own.
+    """
     assert settings.stages != ("auto",)
+    max_of_all = settings.densify.max_gaussians
+    if pixel_budget is not None:
+        max_of_all = min(max_of_all, pixel_budget)
     stages: list[Stage] = []
     for name in settings.stages:
         start = stages[-1].end if stages else 0
-        if name == "radiance":
-            loss = settings.loss
-            if settings.densify.strategy != "mcmc":
+        if name == "surroundings":
+            densify = replace(settings.densify, strategy="mcmc", max_gaussians=max_of_all)
+            parts = (settings.loss, settings.schedule, densify)
+            stages.append(RadianceStage(name, start, settings.surroundings_steps, *parts))
+        elif name == "radiance":
+            loss, densify = settings.loss, settings.densify
+            if densify.strategy == "mcmc":
+                densify = replace(densify, max_gaussians=max_of_all)
+            else:
                 loss = replace(loss, opacity=0.0, scale=0.0)
-            parts = (loss, settings.schedule, settings.densify)
+            parts = (loss, settings.schedule, densify)
             stages.append(RadianceStage(name, start, settings.steps, *parts))
         else:
             materials, loss = settings.materials, settings.material_loss

@@ -10,7 +10,8 @@ from splatir.data.dataset import Dataset
 from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.spherical_harmonics import SH_DC
-from splatir.optim.first_light import light_from_radiance
+from splatir.optim.first_light import light_from_radiance, scale_under_seen_light
+from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
 from splatir.scene.environment_map import rotate_environment
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
@@ -35,6 +36,7 @@ def start_materials(
     known_light: EnvironmentLight | None,
     settings: TrainSettings,
     transport: SceneTransport | None = None,
+    seen: SeenLight | None = None,
 ) -> TrainState:
     """The state at the start of the materials stage.
 
@@ -44,6 +46,7 @@ def start_materials(
         settings: Start values.
         transport: What the Gaussians see of each other: a learned light then starts from what
             their shadows say, else from white.
+        seen: What photos show of a learned light.
     """
     materials = initial_materials(state.model, settings.materials)
     if known_light is None:
@@ -51,7 +54,8 @@ def start_materials(
         if transport is None:
             environment = _initial_light(state.model, materials["albedo"], height)
         else:
-            environment = _light_from_shadows(state.model, materials["albedo"], height, transport)
+            albedo, light = _light_from_shadows(state.model, materials, height, transport, seen)
+            materials["albedo"], environment = albedo, light.radiance.log()
     else:
         radiance = known_light.radiance.to(state.model.means.device)
         environment = radiance.clamp_min(_MIN_RADIANCE).log()
@@ -103,13 +107,21 @@ def _mean_radiance(model: GaussianModel) -> Float[Tensor, "n 3"]:
 
 
 def _light_from_shadows(
-    model: GaussianModel, albedo: Tensor, height: int, transport: SceneTransport
-) -> Float[Tensor, "h w 3"]:
-    """Log radiance of the light under which the Gaussians look most like their radiance."""
+    model: GaussianModel,
+    materials: dict[str, Tensor],
+    height: int,
+    transport: SceneTransport,
+    seen: SeenLight | None,
+) -> tuple[Tensor, EnvironmentLight]:
+    """Albedo, and the light under which the Gaussians then look most like their radiance."""
     opacities = model.opacities.detach()
     areas = transport.occluder.sizes.square() * opacities * (opacities > _MIN_OPACITY)
-    light = light_from_radiance(transport.visibility, _mean_radiance(model), albedo, areas, height)
-    return light.radiance.log()
+    radiance, albedo = _mean_radiance(model), materials["albedo"]
+    visibility = transport.visibility
+    if seen is not None and seen.share > ENOUGH_SEEN:
+        factor = scale_under_seen_light(visibility, radiance, albedo, areas, seen)
+        albedo = (factor * albedo).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO)
+    return albedo, light_from_radiance(visibility, radiance, albedo, areas, height, seen)
 
 
 def _initial_light(model: GaussianModel, albedo: Tensor, height: int) -> Float[Tensor, "h w 3"]:

@@ -26,6 +26,7 @@ class _Beside(NamedTuple):
     exposures: nn.Parameter | None
     corrections: nn.Parameter | None
     environment: nn.Parameter | None
+    surroundings: GaussianModel | None = None
 
 
 @dataclass
@@ -40,6 +41,8 @@ class TrainState:
             in the radiance stage, a constant after it.
         environment: Log radiance of the light [height,width,3], or None before the materials
             stage. Not optimised (no gradient) where the light is known.
+        surroundings: Radiance of what stands around the object that `model` is, a constant; None
+            while the model is everything that photos show.
         optimizer: Adam over what the present stage moves.
         statistics: Screen gradients since the last refinement.
         step: Steps done.
@@ -54,6 +57,7 @@ class TrainState:
     exposures: nn.Parameter | None
     corrections: nn.Parameter | None
     environment: nn.Parameter | None
+    surroundings: GaussianModel | None
     optimizer: torch.optim.Optimizer
     statistics: GradientStatistics
     step: int = 0
@@ -105,6 +109,10 @@ class TrainState:
             value.requires_grad_(key in parameters)
         if beside.corrections is not None:
             beside.corrections.requires_grad_("cameras" in parameters)
+        if beside.exposures is not None:
+            beside.exposures.requires_grad_("exposures" in parameters)
+        if beside.background is not None:
+            beside.background.requires_grad_("background" in parameters)
         return cls(
             model,
             *beside,
@@ -123,6 +131,27 @@ class TrainState:
         """The learned light, linear."""
         assert self.environment is not None
         return self.environment.exp()
+
+    def separate(
+        self,
+        model: GaussianModel,
+        surroundings: GaussianModel,
+        rates: LearningRates,
+        extent: float,
+    ) -> "TrainState":
+        """The state at the start of the object's own radiance stage.
+
+        Args:
+            model: First Gaussians of the object.
+            surroundings: What else the photos show.
+            rates: Learning rates.
+            extent: Radius of the scene, scene units.
+        """
+        surroundings.requires_grad_(False)
+        beside = _Beside(self.background, self.exposures, self.corrections, None, surroundings)
+        state = TrainState._of(model, beside, rates, extent)
+        state.step, state.seconds = self.step, self.seconds
+        return state
 
     def add_materials(
         self,
@@ -144,7 +173,9 @@ class TrainState:
             params[key] = PARAMETER_SPACES[key].invert(materials[key])
         model = GaussianModel(params, self.model.primitive)
         light = nn.Parameter(environment.detach().clone(), requires_grad=learn_light)
-        beside = _Beside(self.background, self.exposures, self.corrections, light)
+        beside = _Beside(
+            self.background, self.exposures, self.corrections, light, self.surroundings
+        )
         state = TrainState._of(model, beside, rates, 1.0)
         state.step, state.seconds = self.step, self.seconds
         return state
@@ -152,12 +183,12 @@ class TrainState:
     def to_plain(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
         return {
-            "params": {key: value.detach() for key, value in self.model.params.items()},
-            "primitive": self.model.primitive,
+            **_plain(self.model),
             "background": None if self.background is None else self.background.detach(),
             "exposures": None if self.exposures is None else self.exposures.detach(),
             "corrections": None if self.corrections is None else self.corrections.detach(),
             "environment": None if self.environment is None else self.environment.detach(),
+            "surroundings": None if self.surroundings is None else _plain(self.surroundings),
             "learns_light": self.environment is not None and self.environment.requires_grad,
             "optimizer": self.optimizer.state_dict(),
             "gradient_total": self.statistics.total,
@@ -180,12 +211,14 @@ class TrainState:
             CheckpointError: The optimiser's part does not fit the rest.
         """
         model = model_from_plain(plain, device)
-        beside = _Beside(
-            *(
-                None if plain.get(key) is None else nn.Parameter(plain[key].to(device))
-                for key in _Beside._fields
-            )
+        background, exposures, corrections, environment = (
+            None if plain.get(key) is None else nn.Parameter(plain[key].to(device))
+            for key in ("background", "exposures", "corrections", "environment")
         )
+        surroundings = surroundings_from_plain(plain, device)
+        if surroundings is not None:
+            surroundings.requires_grad_(False)
+        beside = _Beside(background, exposures, corrections, environment, surroundings)
         if beside.environment is not None:
             beside.environment.requires_grad_(plain["learns_light"])
         state = cls._of(model, beside, rates, extent)
@@ -208,6 +241,8 @@ def _trained_parameters(model: GaussianModel, beside: _Beside) -> dict[str, nn.P
     """What the stage that a model is in moves, by key."""
     if not model.has_materials:
         parameters = dict(model.params.items())
+        if beside.surroundings is not None:
+            return parameters
         others = {
             "background": beside.background,
             "exposures": beside.exposures,
@@ -228,6 +263,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "exposures": (Tensor, type(None)),
     "corrections": (Tensor, type(None)),
     "environment": (Tensor, type(None)),
+    "surroundings": (dict, type(None)),
     "learns_light": bool,
     "optimizer": dict,
     "gradient_total": Tensor,
@@ -257,7 +293,7 @@ def check_contents(contents: dict[str, Any], path: Path) -> None:
         problem = "it has no 4x4 'S_world_input'"
     else:
         wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
-        nullable = ("background", "environment", "bounced")
+        nullable = ("background", "environment", "bounced", "surroundings")
         wrong += [key for key in nullable if key not in state]
         if wrong:
             problem = f"its state lacks {wrong}, or holds another kind of value"
@@ -278,6 +314,7 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     """What is wrong with the shapes of a state whose keys and types are right."""
     try:
         model_from_plain(state, torch.device("cpu"))
+        surroundings_from_plain(state, torch.device("cpu"))
     except (ValueError, LookupError) as error:
         return str(error)
     background = state["background"]
@@ -309,6 +346,17 @@ def model_from_plain(plain: dict[str, Any], device: torch.device) -> GaussianMod
     """Only the Gaussians of a checkpoint."""
     params: dict[str, Tensor] = {key: value.to(device) for key, value in plain["params"].items()}
     return GaussianModel(params, plain["primitive"])
+
+
+def surroundings_from_plain(plain: dict[str, Any], device: torch.device) -> GaussianModel | None:
+    """Only what stands around the object of a checkpoint, if that is apart."""
+    surroundings = plain["surroundings"]
+    return None if surroundings is None else model_from_plain(surroundings, device)
+
+
+def _plain(model: GaussianModel) -> dict[str, Any]:
+    params = {key: value.detach() for key, value in model.params.items()}
+    return {"params": params, "primitive": model.primitive}
 
 
 def generator_for(seed: int, step: int, purpose: int) -> torch.Generator:

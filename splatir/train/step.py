@@ -122,7 +122,7 @@ def train_step(
         with_surface=needs_surface(stage.loss, progress, target.maps),
         correction=_correction(state, context, view_index),
     )
-    if state.exposures is not None:
+    if state.exposures is not None and state.surroundings is None:
         image = _exposed(image, state.exposures[view_index], target, background)
     terms = radiance_losses(
         image, target, camera, state.model, stage.loss, context.extent, progress
@@ -130,7 +130,7 @@ def train_step(
     if context.distance is not None:
         pictures = (image.rgb_srgb, target.rgb_srgb)
         terms.update(distance_term(context.distance, *pictures, stage.loss.lpips))
-    if state.corrections is not None:
+    if state.corrections is not None and state.surroundings is None:
         typical = state.corrections.new_tensor(TYPICAL_CORRECTION)
         square = (state.corrections[view_index] / typical).square().mean()
         terms["camera"] = stage.loss.camera * square
@@ -208,7 +208,7 @@ def _exposed(
 def _correction(
     state: TrainState, context: StepContext, view_index: int
 ) -> CameraCorrection | None:
-    if state.corrections is None:
+    if state.corrections is None or state.surroundings is not None:
         return None
     return CameraCorrection(state.corrections[view_index], context.extent)
 
@@ -216,6 +216,8 @@ def _correction(
 @torch.no_grad()
 def _anchor(state: TrainState, context: StepContext) -> None:
     """Leave to the model what all photos have in common: held-out views are shown with that."""
+    if state.surroundings is not None:
+        return
     if state.exposures is not None:
         state.exposures.sub_(state.exposures.mean(dim=0))
     if state.corrections is not None and context.gauge is not None:

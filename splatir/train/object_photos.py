@@ -1,0 +1,115 @@
+"""The photos of a capture as photos of its object alone: with its masks, and equally exposed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from splatir.codecs.atomic import atomic_path
+from splatir.codecs.ldr import read_ldr
+from splatir.data.cache import PhotoSource
+from splatir.data.dataset import View
+from splatir.data.images import Photo
+from splatir.maths.colour import exposed_srgb
+
+
+class ObjectPhotos:
+    """Photos whose alpha marks the object; a `PhotoSource`.
+
+    What lies outside the object keeps its colour.
+    """
+
+    def __init__(
+        self,
+        photos: PhotoSource,
+        masks: Sequence[UInt8[Tensor, "h w"]],
+        exposures: Float[Tensor, "views 3"] | None,
+    ) -> None:
+        """Put masks over photos.
+
+        Args:
+            photos: Of the whole capture.
+            masks: Of each, 255 where the object is.
+            exposures: Log gains of each photo, which are taken out; None for none.
+        """
+        self._photos = photos
+        self._masks = masks
+        self._log_gains = None if exposures is None else exposures.detach().cpu()
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, view_index: int) -> Photo:
+        """Pixels of a view, as `PhotoCache` gives them."""
+        photo = self._photos[view_index]
+        alpha = self._masks[view_index].float()[..., None] / 255.0
+        rgb = photo.rgb
+        if self._log_gains is not None:
+            log_gains = -self._log_gains[view_index]
+            is_srgb = photo.encoding == "srgb"
+            rgb = exposed_srgb(rgb, log_gains) if is_srgb else rgb * log_gains.exp()
+        return Photo(rgb, alpha, photo.encoding, photo.bits, photo.maps)
+
+    def prefetch(self, view_index: int) -> None:
+        """Start to decode a view that is needed soon."""
+        self._photos.prefetch(view_index)
+
+    def white(self, view_index: int) -> float:
+        """What white of the photo's file is by now, in its darkest channel."""
+        if self._log_gains is None:
+            return 1.0
+        return float(exposed_srgb(torch.ones(3), -self._log_gains[view_index]).min())
+
+
+def mask_path(folder: Path, view: View) -> Path:
+    """Where the mask of a view is kept."""
+    return folder / f"{view.name}.png"
+
+
+def write_masks(folder: Path, views: Sequence[View], masks: Sequence[UInt8[Tensor, "h w"]]) -> None:
+    """Write masks as grey PNG files, as large as the training's photos, 255 inside.
+
+    Args:
+        folder: Made if need be; files of the same name are replaced.
+        views: Name the files.
+        masks: Of each view.
+    """
+    for view, mask in zip(views, masks, strict=True):
+        path = mask_path(folder, view)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            Image.fromarray(mask.cpu().numpy(), "L").save(temporary, format="PNG")
+
+
+def read_masks(folder: Path, views: Sequence[View]) -> list[UInt8[Tensor, "h w"]]:
+    """Read what `write_masks` wrote.
+
+    Args:
+        folder: As there.
+        views: Likewise.
+
+    Raises:
+        FileNotFoundError: A mask is not there.
+        ValueError: A mask is no picture of its view's size.
+    """
+    masks = []
+    for view in views:
+        path = mask_path(folder, view)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no mask {path}: the run was trained with one for each photo. Restore the "
+                "folder, or train again."
+            )
+        samples = read_ldr(path)
+        size = (view.camera.height, view.camera.width)
+        if samples.shape[:2] != size or samples.dtype != np.uint8:
+            raise ValueError(
+                f"mask {path} must be an 8-bit picture of {size[1]}x{size[0]} pixels, got "
+                f"{samples.shape[1]}x{samples.shape[0]} of {samples.dtype}."
+            )
+        masks.append(torch.from_numpy(np.ascontiguousarray(samples[..., 0])))
+    return masks

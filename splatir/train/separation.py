@@ -1,0 +1,146 @@
+"""How is the object of a trained capture told from what stands around it?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+from torch import Tensor
+
+from splatir.data.dataset import Dataset, SparsePoints
+from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.region import Region, find_region, parse_region
+from splatir.train.settings import TrainSettings
+
+# Coverage by the object at which a pixel is outside of it and at which it is inside: Gaussians of a
+# whole capture are soft.
+_OUTSIDE, _INSIDE = 0.25, 0.75
+# Patches of a mask below this share of it are dust.
+_DUST = 0.02
+# Largest part of Gaussians' sizes that counts as surface: a few large ones are fog.
+_SIZE_QUANTILE = 0.9
+
+
+@dataclass(frozen=True)
+class Separation:
+    """An object and the rest of its capture.
+
+    Attributes:
+        region: That holds the object.
+        surroundings: Gaussians outside of it, radiance only.
+        masks: Coverage by the object in each training view, 255 for all.
+    """
+
+    region: Region
+    surroundings: GaussianModel
+    masks: list[UInt8[Tensor, "h w"]]
+
+
+@torch.no_grad()
+def separate(
+    model: GaussianModel,
+    dataset: Dataset,
+    cameras: Sequence[Camera],
+    settings: TrainSettings,
+    backend: RasterBackend,
+    options: RasterOptions,
+) -> Separation:
+    """Find the object and mark it in every training view.
+
+    Args:
+        model: Radiance of the whole capture.
+        dataset: Capture.
+        cameras: Of the training views, as refined, on the model's device.
+        settings: `roi` (not "none") and `seed` count.
+        backend: Rasteriser.
+        options: As in training.
+
+    Raises:
+        ValueError: Nothing of the model is in the region, or all of it.
+    """
+    region = region_of(model, dataset, cameras, settings.roi, settings.seed)
+    is_object = region.contains(model.means)
+    if not bool(is_object.any()):
+        raise ValueError(
+            "no object was found where the cameras look. Say where it is with --roi x,y,z,radius "
+            "(in the capture's own frame), or train radiance alone with --roi none."
+        )
+    masks = [object_mask(model, is_object, camera, backend, options) for camera in cameras]
+    if not any(bool((mask > 0).any()) for mask in masks):
+        raise ValueError(
+            "no photo shows what is in the region of interest. Give another --roi, or --roi none."
+        )
+    rest = {key: value.detach()[~is_object] for key, value in model.params.items()}
+    return Separation(region, GaussianModel(rest, model.primitive), masks)
+
+
+def region_of(
+    model: GaussianModel, dataset: Dataset, cameras: Sequence[Camera], roi: str, seed: int
+) -> Region:
+    """The region that the settings name, or the one that is found."""
+    if roi != "auto":
+        return parse_region(roi, dataset.S_world_input)
+    sizes = model.scales.detach().sort(dim=-1).values[:, 1:].prod(-1)
+    areas = 2.0 * torch.pi * sizes.clamp_max(float(sizes.quantile(_SIZE_QUANTILE)))
+    points = None if dataset.points is None else dataset.points.positions
+    weights = (areas * model.opacities.detach()).cpu()
+    return find_region(
+        [camera.to("cpu") for camera in cameras], points, model.means.detach().cpu(), weights, seed
+    )
+
+
+@torch.no_grad()
+def object_mask(
+    model: GaussianModel,
+    is_object: Bool[Tensor, " n"],
+    camera: Camera,
+    backend: RasterBackend,
+    options: RasterOptions = RasterOptions(),
+) -> UInt8[Tensor, "h w"]:
+    """Where a view shows some of the Gaussians, before all others; 255 for wholly.
+
+    Args:
+        model: All Gaussians.
+        is_object: Those that count.
+        camera: View, on the model's device.
+        backend: Rasteriser.
+        options: As in training.
+    """
+    flags = is_object.to(model.means)[:, None]
+    covered = backend.rasterize(model.gaussians, camera, flags, options=options).features[..., 0]
+    sharp = ((covered - _OUTSIDE) / (_INSIDE - _OUTSIDE)).clamp(0.0, 1.0)
+    clean = _without_dust(sharp.cpu().numpy())
+    return torch.from_numpy((255.0 * clean + 0.5).astype(np.uint8))
+
+
+def _without_dust(mask: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """The mask without small patches; holes of such size are filled."""
+    inside = mask > 0.5
+    for is_kept, value in ((inside, 0.0), (~inside, 1.0)):
+        patches = np.empty(mask.shape, np.int32)
+        ndimage.label(is_kept, output=patches)
+        sizes = np.bincount(patches.ravel())
+        is_small = sizes < _DUST * inside.sum()
+        is_small[0] = False
+        mask = np.where(is_small[patches], value, mask)
+    return mask
+
+
+def object_dataset(dataset: Dataset, separation_region: Region) -> Dataset:
+    """The capture as one of the object alone: its sparse points, and no background.
+
+    Args:
+        dataset: Whole capture.
+        separation_region: That holds the object.
+    """
+    points = dataset.points
+    if points is not None:
+        inside = separation_region.contains(points.positions)
+        points = SparsePoints(points.positions[inside], points.colours_srgb[inside])
+        if not bool(inside.any()):
+            points = None
+    return replace(dataset, has_background=False, points=points)

@@ -6,7 +6,7 @@ from viewer.camera_tab import CameraTab
 from viewer.client import Client
 from viewer.edit_tab import EditTab
 from viewer.export_tab import ExportTab
-from viewer.keys import add_keys, help_text
+from viewer.keys import Keys, help_text
 from viewer.light_tab import LightTab
 from viewer.train_tab import TrainTab
 from viewer.view_tab import ViewTab
@@ -44,10 +44,10 @@ class Controls:
                 self.edit = EditTab(client)
         with self._tabs.add_tab("Export"):
             self.export = ExportTab(client)
-        channels = self.view.channels
-        add_keys(gui, self.actions, channels)
+        self._keys = Keys(gui)
         with self._tabs.add_tab("Help"):
-            gui.add_markdown(help_text(self.actions, channels))
+            self._help = gui.add_markdown("")
+        self._offer_keys()
         client.panels = self
 
     @property
@@ -68,6 +68,7 @@ class Controls:
         self.view.follow_scene()
         if self.light is None and self.client.page.scene.model.has_materials:
             self._add_light()
+            self._offer_keys()
         self.maps_changed()
 
     def progressed(self) -> None:
@@ -86,6 +87,10 @@ class Controls:
         """Work no more for a browser that has gone."""
         if self.cameras is not None:
             self.cameras.close()
+
+    def _offer_keys(self) -> None:
+        self._keys.add(self.actions, self.view.channels)
+        self._help.content = help_text(self.actions, self.view.channels)
 
     def _add_light(self) -> None:
         with self._tabs.add_tab("Light"):

@@ -30,7 +30,7 @@ class EditTab:
         """
         self.client, self.page = client, client.page
         page, gui = client.page, client.browser.gui
-        size = 0.6 * page.radius
+        size = float(f"{0.6 * page.radius:.2g}")
         centre = tuple(page.scene.model.means.detach().median(0).values.tolist())
         self.shape = gui.add_dropdown("Region", ("box", "sphere", "all"), initial_value="box")
         self.size = gui.add_vector3("Size", (size, size, size), min=(1e-6, 1e-6, 1e-6), step=0.01)
@@ -65,6 +65,7 @@ class EditTab:
             "/region_ball", radius=0.5, color=colour, wireframe=True, visible=False
         )
         self._connect()
+        self._draw()
 
     def selection(self) -> Selection:
         """What the controls choose.

@@ -37,53 +37,63 @@ class Key:
 
 
 KEYS = (
-    Key("B", "split", "second channel beside the first, on or off"),
-    Key("V", "drawn_by", "drawn by the server or by the browser"),
+    Key("B", "split", "second channel on or off"),
+    Key("V", "drawn_by", "server or browser draws"),
     Key("pageup", "brighter", "half a stop brighter"),
     Key("pagedown", "darker", "half a stop darker"),
-    Key("L", "shadows", "shadows and bounced light, on or off"),
-    Key("F", "frustums", "cameras of the photographs, shown or not"),
-    Key("N", "next_photo", "through the camera of the next photograph"),
-    Key("P", "previous_photo", "through that of the one before"),
-    Key("M", "compare", "beside the photograph, on or off"),
-    Key("R", "region", "region of the edits, shown or not"),
-    Key("Z", "undo", "take the last edit back"),
-    Key("space", "pause", "pause training, or go on"),
+    Key("L", "shadows", "shadows on or off"),
+    Key("F", "frustums", "cameras shown or not"),
+    Key("N", "next_photo", "next photograph's camera"),
+    Key("P", "previous_photo", "previous photograph's camera"),
+    Key("M", "compare", "beside the photograph or not"),
+    Key("R", "region", "region of edits shown or not"),
+    Key("Z", "undo", "undo the last edit"),
+    Key("space", "pause", "pause training or go on"),
 )
 _MOUSE = """
-**Mouse** left drag: turn. Right drag: move sideways. Wheel: closer, farther.
-Click: read the surface there. Drag the white ball in a split view: move the divider.
+**Mouse** Drag: turn. Right drag: move sideways. Wheel: closer, farther. Click: read the surface.
+White ball of a split view: drag the divider.
 """
 _MORE = """
-**Tabs** *View*: what is shown. *Light*: environment, lamp, sun. *Cameras*: look through a
-photograph's camera and compare. *Edit*: change or hide what lies in a region. *Export*: files of
-what you see. What you see and how it is lit is yours alone; edits are everybody's.
-
-While the camera moves the picture is coarse and reflections lag; both are mended when it stands.
+What you see and its light are yours alone; edits are everybody's. While the camera moves, the
+picture is coarse and reflections lag.
 """
 
 
-def add_keys(
-    gui: Any, actions: dict[str, Callable[[], None]], channels: tuple[Channel, ...]
-) -> None:
-    """Register the keys whose actions there are.
+class Keys:
+    """The keys of one browser, and what its help says of them."""
 
-    Args:
-        gui: Of one browser.
-        actions: By name; "channel NAME" for each channel.
-        channels: That can be shown.
-    """
-    for digit, channel in zip("1234567890", DIGIT_CHANNELS, strict=True):
-        if channel in channels:
-            _add(gui, f"Show {channel}", digit, actions[f"channel {channel}"])
-    for key in KEYS:
-        if key.action in actions:
-            _add(gui, key.label.capitalize(), key.key, actions[key.action])
+    def __init__(self, gui: Any) -> None:
+        """Know no keys yet.
+
+        Args:
+            gui: Of the browser.
+        """
+        self._gui = gui
+        self._known: set[str] = set()
+
+    def add(self, actions: dict[str, Callable[[], None]], channels: tuple[Channel, ...]) -> None:
+        """Register the keys whose actions there are, but for those that are known.
+
+        Args:
+            actions: By name; "channel NAME" for each channel.
+            channels: That can be shown.
+        """
+        shown = [Key(digit, f"channel {name}", f"show {name}") for digit, name in _digits(channels)]
+        for key in (*shown, *KEYS):
+            if key.action in actions and key.key not in self._known:
+                self._known.add(key.key)
+                command = self._gui.add_command(key.label.capitalize(), hotkey=key.key)
+                command.on_trigger(_trigger(actions[key.action]))
 
 
-def _add(gui: Any, label: str, key: str, action: Callable[[], None]) -> None:
-    command = gui.add_command(label, hotkey=key)
-    command.on_trigger(lambda _: action())
+def _trigger(action: Callable[[], None]) -> Callable[[Any], None]:
+    return lambda _: action()
+
+
+def _digits(channels: tuple[Channel, ...]) -> list[tuple[str, Channel]]:
+    pairs = zip("1234567890", DIGIT_CHANNELS, strict=True)
+    return [(digit, channel) for digit, channel in pairs if channel in channels]
 
 
 def help_text(actions: dict[str, Callable[[], None]], channels: tuple[Channel, ...]) -> str:
@@ -93,15 +103,11 @@ def help_text(actions: dict[str, Callable[[], None]], channels: tuple[Channel, .
         actions: That there are.
         channels: That can be shown.
     """
-    digits = ", ".join(
-        f"{digit} {channel}"
-        for digit, channel in zip("1234567890", DIGIT_CHANNELS, strict=True)
-        if channel in channels
-    )
-    lines = [f"| {_name(key.key)} | {key.label} |" for key in KEYS if key.action in actions]
+    digits = ", ".join(f"**{digit}** {channel}" for digit, channel in _digits(channels))
+    lines = [f"| **{_name(key.key)}** | {key.label} |" for key in KEYS if key.action in actions]
     table = "\n".join(["| Key | |", "|---|---|", *lines])
     moves = "**W A S D** move, **Q E** down and up, **arrows** turn."
-    return f"{_MOUSE}\n**Keys** {moves}\n\nChannels: {digits}.\n\n{table}\n{_MORE}"
+    return f"{_MOUSE}\n**Keys** {moves} Channels: {digits}.\n\n{table}\n{_MORE}"
 
 
 def _name(key: str) -> str:

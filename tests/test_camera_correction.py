@@ -91,7 +91,7 @@ def test_a_tie_changes_no_picture_and_no_other_gradient() -> None:
     results = []
     for tie in (None, CameraCorrection(values, 1.0)):
         image = render_radiance(model, camera, backend, correction=tie, with_surface=True)
-        gradients = torch.autograd.grad(image.rgb_srgb.square().sum(), model.params.values())
+        gradients = torch.autograd.grad(image.rgb_srgb.square().sum(), list(model.params.values()))
         results.append((image.rgb_srgb, gradients))
     assert torch.equal(results[0][0], results[1][0])
     for plain, tied in zip(results[0][1], results[1][1], strict=True):

@@ -23,7 +23,7 @@ from splatir.scene.corrections import NUM_CORRECTIONS, TYPICAL_CORRECTION, corre
 from splatir.scene.gaussians import GaussianModel
 
 # Of Adam.
-STEPS = 40
+STEPS = 30
 # Step sizes at the first step, of typical corrections and of log gains; they fall to a twentieth.
 _RATE = 0.15
 _GAIN_RATE = 0.03

@@ -36,6 +36,8 @@ class LossWeights(Settings):
         scale: Mean scale in scene extents (likewise).
         camera: Mean square of a camera's correction, in typical ones (`scene.corrections`): what
             keeps refined cameras near the given ones where photos say little.
+        exposure: Mean size of a photo's log gains: photos with other things in them also differ in
+            brightness, and small gains would explain that.
     """
 
     ssim: float = 0.2
@@ -49,6 +51,7 @@ class LossWeights(Settings):
     opacity: float = 0.01
     scale: float = 0.01
     camera: float = 1e-3
+    exposure: float = 0.03
 
     def __post_init__(self) -> None:
         """Refuse weights that are no weights.
@@ -58,7 +61,7 @@ class LossWeights(Settings):
         """
         check_range(self, "ssim normal_start", 0, 1, group="loss")
         maps = "normal_map depth_map"
-        names = f"lpips alpha normal {maps} distortion opacity scale camera"
+        names = f"lpips alpha normal {maps} distortion opacity scale camera exposure"
         check_range(self, names, 0, group="loss")
 
 

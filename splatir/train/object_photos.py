@@ -111,5 +111,5 @@ def read_masks(folder: Path, views: Sequence[View]) -> list[UInt8[Tensor, "h w"]
                 f"mask {path} must be an 8-bit picture of {size[1]}x{size[0]} pixels, got "
                 f"{samples.shape[1]}x{samples.shape[0]} of {samples.dtype}."
             )
-        masks.append(torch.from_numpy(np.ascontiguousarray(samples[..., 0])))
+        masks.append(torch.from_numpy(samples[..., 0].copy()))
     return masks

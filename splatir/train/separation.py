@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from splatir.data.dataset import Dataset, SparsePoints
+from splatir.maths.frames import transform_points
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
@@ -128,6 +129,31 @@ def _without_dust(mask: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
         is_small[0] = False
         mask = np.where(is_small[patches], value, mask)
     return mask
+
+
+def displacement(
+    calibrated: Sequence[Camera], corrected: Sequence[Camera], region: Region
+) -> float:
+    """By how many pixels corrections move the object in its photos; root of the mean square.
+
+    Args:
+        calibrated: Cameras as they were given, on any device.
+        corrected: The same, as refined.
+        region: That holds the object.
+    """
+    axes = region.radius * torch.cat([torch.eye(3), -torch.eye(3)])
+    points = region.centre.cpu() + axes
+    squares = []
+    for before, after in zip(calibrated, corrected, strict=True):
+        moved = _pixels(after, points) - _pixels(before, points)
+        squares.append(moved.square().sum(-1).mean())
+    return float(torch.stack(squares).mean().sqrt())
+
+
+def _pixels(camera: Camera, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"]:
+    camera = camera.to("cpu")
+    seen = transform_points(camera.T_camera_world, points) @ camera.K.mT
+    return seen[:, :2] / seen[:, 2:]
 
 
 def object_dataset(dataset: Dataset, separation_region: Region) -> Dataset:

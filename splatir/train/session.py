@@ -51,7 +51,7 @@ from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
 from splatir.train.run_folder import RunFolder
 from splatir.train.seen_light import seen_light
-from splatir.train.separation import object_dataset, separate
+from splatir.train.separation import displacement, object_dataset, separate
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
 from splatir.train.start_materials import known_light, start_materials
@@ -66,6 +66,8 @@ _LOOKAHEAD = 4
 _LOG_EVERY = 50
 # Third scale of flat Gaussians in extents: far below what a pixel resolves.
 _THICKNESS = 2e-4
+# Corrections of cameras that move the object by less, in pixels, are what photos cannot tell.
+_CALIBRATED = 0.5
 
 # One step on a training view, its photo and its number.
 _StepFunction = Callable[[Camera, Photo, int], StepReport]
@@ -259,6 +261,9 @@ class _Session:
             raster = (self.backend, self._raster_options)
             found = separate(state.model, self.dataset, cameras, settings, *raster)
             write_masks(self.run.masks, self.dataset.train, found.masks)
+            if displacement(self.cameras, cameras, found.region) < _CALIBRATED:
+                state.corrections = None
+                cameras = self.cameras
             tqdm.write(
                 f"object within --roi {describe_region(found.region, self.dataset.S_world_input)}, "
                 f"masks in {self.run.masks}"

@@ -130,6 +130,8 @@ def train_step(
     if context.distance is not None:
         pictures = (image.rgb_srgb, target.rgb_srgb)
         terms.update(distance_term(context.distance, *pictures, stage.loss.lpips))
+    if state.exposures is not None and state.surroundings is None:
+        terms["exposure"] = stage.loss.exposure * state.exposures[view_index].abs().mean()
     if state.corrections is not None and state.surroundings is None:
         typical = state.corrections.new_tensor(TYPICAL_CORRECTION)
         square = (state.corrections[view_index] / typical).square().mean()

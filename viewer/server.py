@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,6 +41,8 @@ def serving(
         live: Where the scene comes from while it is being made.
     """
     centre, radius = _focus(scene)
+    # A browser may leave at any moment; nothing is wrong then.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     server = viser.ViserServer(host=host, port=port, label=scene.name, verbose=False)
     try:
         server.gui.configure_theme(control_width="large", show_share_button=False)

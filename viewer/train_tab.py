@@ -6,7 +6,7 @@ from collections.abc import Callable
 from viewer.client import Client
 from viewer.live import Live, Wish
 
-_CURVE_HEIGHT = 170
+_CURVE_HEIGHT = 150
 # The curves are sent no more often than this, seconds.
 _PLOT_SECONDS = 1.0
 
@@ -42,15 +42,15 @@ class TrainTab:
             title="PSNR of the training photos, dB",
             height=_CURVE_HEIGHT,
         )
-        self.pause = gui.add_button("Pause")
-        self.step = gui.add_button("One step")
-        self.stop = gui.add_button("Stop", hint="Writes a checkpoint; --resume goes on")
+        self.orders = gui.add_button_group(
+            "Training",
+            tuple(_ORDERS),
+            hint="Stop writes a checkpoint, from which splatir train --resume goes on",
+        )
         self.follows = gui.add_checkbox("Follow", True, hint="Show the scene of the moment")
         self.every = gui.add_slider("Every", 1, 60, 1, 3, hint="Seconds between two of its states")
         self._plotted_at = 0.0
-        self.pause.on_click(lambda _: self._toggle())
-        self.step.on_click(lambda _: self._ask("step"))
-        self.stop.on_click(lambda _: self._ask("stop"))
+        self.orders.on_click(lambda _: self._ask(_ORDERS[self.orders.value]))
         self.follow()
 
     @property
@@ -72,7 +72,6 @@ class TrainTab:
         if self.status.content != status:
             self.status.content = status
             self.progress.value = 100.0 * min(1.0, now.step / max(1, now.end))
-        self.pause.label = "Pause" if wish == "run" else "Go on"
         if time.monotonic() - self._plotted_at >= _PLOT_SECONDS:
             self._plotted_at = time.monotonic()
             steps, loss, psnr = self.live.curves()
@@ -86,5 +85,6 @@ class TrainTab:
         self.follow()
 
 
+_ORDERS: dict[str, Wish] = {"pause": "pause", "one step": "step", "go on": "run", "stop": "stop"}
 # Steps are no dates, which is what the axis shows by default.
 _SCALES = {"x": {"time": False}}

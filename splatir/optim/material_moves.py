@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from splatir.optim.metal_evidence import MetalEvidence
@@ -45,7 +46,12 @@ def apply_verdict(model: GaussianModel, evidence: MetalEvidence, roughness: floa
 
 
 @torch.no_grad()
-def correct_scale(model: GaussianModel, log_radiance: Tensor, brightest: float) -> None:
+def correct_scale(
+    model: GaussianModel,
+    log_radiance: Tensor,
+    brightest: float,
+    certainty: Float[Tensor, "h w"] | None = None,
+) -> None:
     """Move brightness between albedo and light towards the stated convention.
 
     Photos of matt surfaces show only the product of the two. The convention: in a tenth of the
@@ -55,6 +61,7 @@ def correct_scale(model: GaussianModel, log_radiance: Tensor, brightest: float) 
         model: Changed in place.
         log_radiance: Of the learned light, changed in place.
         brightest: In (0, 1).
+        certainty: Of what was seen of the light, in [0, 1]; that part stays. None for nothing.
     """
     albedo = model.material("albedo")
     largest = albedo.amax(-1)[model.opacities > _MIN_OPACITY]
@@ -62,23 +69,30 @@ def correct_scale(model: GaussianModel, log_radiance: Tensor, brightest: float) 
         return
     kth = max(1, math.ceil((1.0 - _BRIGHT_SHARE) * len(largest)))
     factor = brightest / largest.kthvalue(kth).values
-    exchange_brightness(model, log_radiance, (factor**CORRECTION).expand(3))
+    exchange_brightness(model, log_radiance, (factor**CORRECTION).expand(3), certainty)
 
 
 @torch.no_grad()
-def exchange_brightness(model: GaussianModel, log_radiance: Tensor, factor: Tensor) -> None:
+def exchange_brightness(
+    model: GaussianModel,
+    log_radiance: Tensor,
+    factor: Tensor,
+    certainty: Float[Tensor, "h w"] | None = None,
+) -> None:
     """Multiply albedo by a factor and the light by its inverse: matt surfaces look the same.
 
     Args:
         model: Changed in place.
         log_radiance: Of the learned light, changed in place.
         factor: Of each colour channel, above 0.
+        certainty: As in `correct_scale`.
     """
     albedo = model.material("albedo")
     low = torch.finfo(albedo.dtype).eps
     scaled = (albedo * factor).clamp(low, _ALBEDO_RANGE[1])
     model.params["albedo"].copy_(PARAMETER_SPACES["albedo"].invert(scaled))
-    log_radiance -= factor.log()
+    free = 1.0 if certainty is None else 1.0 - certainty[..., None]
+    log_radiance -= free * factor.log()
 
 
 def _set(model: GaussianModel, key: str, rows: Tensor, values: Tensor) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from splatir.data.images import Photo
 from splatir.maths.colour import linear_from_srgb
-from splatir.render.geometry import ray_directions
+from splatir.maths.safe import safe_normalise
+from splatir.render.geometry import camera_rays, ray_directions
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight, environment_coordinates, texel_solid_angles
 
@@ -50,6 +51,19 @@ class SeenPixels:
 
 
 @dataclass(frozen=True)
+class NearSurroundings:
+    """Where a photo's pixels lie that show something near.
+
+    Attributes:
+        centre: Of the object that the light falls on, world frame.
+        depth: Camera z, scene units; 0 for what is far away.
+    """
+
+    centre: Float[Tensor, " 3"]
+    depth: Float[Tensor, "h w 1"]
+
+
+@dataclass(frozen=True)
 class SeenLight:
     """An environment map with what is known of each texel.
 
@@ -74,6 +88,13 @@ class SeenLight:
         height, width = self.certainty.shape
         angles = texel_solid_angles(height, width, self.certainty)[:, None]
         return float((angles * self.is_exact).sum()) / (4.0 * math.pi)
+
+    @property
+    def agreement(self) -> float:
+        """Mean certainty over the sphere: higher where directions are right."""
+        height, width = self.certainty.shape
+        angles = texel_solid_angles(height, width, self.certainty)[:, None]
+        return float((angles * self.certainty).sum()) / (4.0 * math.pi)
 
     def to(self, device: torch.device) -> "SeenLight":
         """The same on another device."""
@@ -133,18 +154,29 @@ def seen_light_error(light: EnvironmentLight, seen: SeenLight) -> Float[Tensor, 
 
 @torch.no_grad()
 def pixels_beyond(
-    camera: Camera, photo: Photo, is_beyond: Bool[Tensor, "h w"], white: float = 1.0
+    camera: Camera,
+    photo: Photo,
+    is_beyond: Bool[Tensor, "h w"],
+    white: float = 1.0,
+    near: NearSurroundings | None = None,
 ) -> SeenPixels:
-    """What a photo shows from far away, in the directions of its own rays.
+    """What a photo shows beyond the object.
 
     Args:
         camera: Of the photo, any device.
         photo: Pixels.
         is_beyond: Pixels that show nothing of the object.
         white: What white of the file is in it, if its exposure was taken out.
+        near: Where that is, if it is not far away.
     """
     rgb = photo.rgb[is_beyond]
     is_srgb = photo.encoding == "srgb"
     linear = linear_from_srgb(rgb) if is_srgb else rgb
     is_white = (rgb.amax(-1) >= _WHITE * white) & is_srgb
-    return SeenPixels(ray_directions(camera.to("cpu"))[is_beyond], linear, is_white)
+    camera = camera.to("cpu")
+    directions = ray_directions(camera)
+    if near is not None:
+        rays = camera_rays(camera) @ camera.T_camera_world[:3, :3]
+        towards = camera.position_world - near.centre + near.depth * rays
+        directions = torch.where(near.depth > 0.0, safe_normalise(towards), directions)
+    return SeenPixels(directions[is_beyond], linear, is_white)

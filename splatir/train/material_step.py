@@ -22,7 +22,6 @@ from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
-from splatir.shade.prefilter import prefilter
 from splatir.shade.split_sum import SplitSum
 from splatir.train.grey_card import GreyCard
 from splatir.train.perceptual import PictureDistance, distance_term
@@ -152,7 +151,8 @@ def _correct_scale(state: TrainState, context: MaterialContext) -> None:
         share = 1.0 if state.step + 1 == stage.end else CORRECTION
         exchange_brightness(state.model, state.log_radiance, factor**share)
     elif scale == "convention":
-        correct_scale(state.model, state.log_radiance, stage.settings.brightest)
+        certainty = None if context.seen is None else context.seen.certainty
+        correct_scale(state.model, state.log_radiance, stage.settings.brightest, certainty)
 
 
 def lighting_of(
@@ -201,7 +201,8 @@ def check_metal(
     else:
         light = context.known_light.light
     sightings = collect_sightings(state.model, cameras, photo_of, context.rasterizer)
-    evidence = judge_metal(state.model, sightings, prefilter(light))
+    visibility = None if context.transport is None else context.transport.visibility
+    evidence = judge_metal(state.model, sightings, light, visibility)
     roughness = context.stage.settings.roughness
     for key in apply_verdict(state.model, evidence, roughness):
         for parameter in group(state.optimizer, key)["params"]:

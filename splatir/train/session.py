@@ -21,44 +21,33 @@ from splatir.data.maps import map_loader
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.held_out import score_views
 from splatir.messages import error_message, one_line
-from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.raster.selection import rasterizer
+from splatir.render.surrounded import whole_scene
 from splatir.scene.camera import Camera
 from splatir.scene.corrections import corrected_camera, gauge_directions
 from splatir.scene.lights import EnvironmentLight
-from splatir.scene.region import describe_region
 from splatir.settings import to_plain
 from splatir.storage.checkpoint import CheckpointError
 from splatir.train.budget import pixel_budget
 from splatir.train.coarse import reduced_photo
 from splatir.train.device import pick_device
 from splatir.train.first_exposures import first_log_gains
-from splatir.train.grey_card import GreyCard
 from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
-from splatir.train.material_step import (
-    KnownLight,
-    MaterialContext,
-    Scale,
-    check_metal,
-    material_step,
-)
+from splatir.train.material_trainer import MaterialInputs, MaterialTrainer, grey_card
 from splatir.train.new_run import NewRun, create_new_run
-from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
+from splatir.train.object_photos import ObjectPhotos
+from splatir.train.object_stage import CaptureInputs, photos_of_object, tell_object_apart
 from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
 from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
 from splatir.train.run_folder import RunFolder
-from splatir.train.seen_light import seen_light
-from splatir.train.separation import displacement, object_dataset, separate
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
-from splatir.train.start_materials import known_light, start_materials
+from splatir.train.start_materials import known_light
 from splatir.train.state import TrainState, generator_for
 from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
-from splatir.transport.orientation import orient_outwards
-from splatir.transport.scene import SceneTransport
 
 # Photos decoded ahead of their step.
 _LOOKAHEAD = 4
@@ -66,8 +55,6 @@ _LOOKAHEAD = 4
 _LOG_EVERY = 50
 # Third scale of flat Gaussians in extents: far below what a pixel resolves.
 _THICKNESS = 2e-4
-# Corrections of cameras that move the object by less, in pixels, are what photos cannot tell.
-_CALIBRATED = 0.5
 
 # One step on a training view, its photo and its number.
 _StepFunction = Callable[[Camera, Photo, int], StepReport]
@@ -162,13 +149,11 @@ class _Session:
         # Read before training: a broken file should be known early. From the materials stage on,
         # checkpoints hold the light.
         self.known_light: EnvironmentLight | None = None
-        self._scene: SceneTransport | None = None
-        self._seen: SeenLight | None = None
 
     def start(self) -> None:
         """Read a known light, make the first Gaussians and the run folder."""
         self.known_light = known_light(self.settings, self.dataset)
-        self._card()
+        grey_card(self.settings, self.dataset)
         model = initial_model(self.dataset, self.photos, self.settings).to(self.device)
         learn = self._background() == "learned"
         extent = self.dataset.extent
@@ -240,74 +225,36 @@ class _Session:
             if stage.name != "surroundings" and "surroundings" in self.settings.stages:
                 self._look_at_object()
             if isinstance(stage, MaterialStage) and not self.state.model.has_materials:
-                # Transport needs to know the outside; pictures stay.
-                cameras = self._corrected_cameras()
-                self.state.model = orient_outwards(self.state.model, cameras, self.backend)
-                if self.settings.materials.transport:
-                    self._scene = self._traced(self.state.model.params["quats"])
-                self.state = start_materials(
-                    self.state, self.known_light, self.settings, self._scene, self._seen_light()
-                )
-                self.state.traced_quats = self.state.model.params["quats"].detach().clone()
+                self.state = self._materials.start(self.state, self.known_light)
             self._run_stage(stage, self._step_function(stage))
 
     def _look_at_object(self) -> None:
         """Go on with photos of the object alone; tell it from its surroundings first."""
         if isinstance(self.photos, ObjectPhotos):
             return
-        state, settings = self.state, self.settings
-        if state.surroundings is None:
-            cameras = self._corrected_cameras()
-            raster = (self.backend, self._raster_options)
-            found = separate(state.model, self.dataset, cameras, settings, *raster)
-            write_masks(self.run.masks, self.dataset.train, found.masks)
-            if displacement(self.cameras, cameras, found.region) < _CALIBRATED:
-                state.corrections = None
-                cameras = self.cameras
-            tqdm.write(
-                f"object within --roi {describe_region(found.region, self.dataset.S_world_input)}, "
-                f"masks in {self.run.masks}"
+        cameras = self._corrected_cameras()
+        inputs = CaptureInputs(self.dataset, self.photos, self.cameras, cameras, self.run.masks)
+        if self.state.surroundings is None:
+            self.state, self.photos = tell_object_apart(
+                self.state, inputs, self.settings, self.backend
             )
-            self._take_masks(found.masks)
-            seen = replace(
-                object_dataset(self.dataset, found.region),
-                train=tuple(
-                    replace(view, camera=camera.to("cpu"))
-                    for view, camera in zip(self.dataset.train, cameras, strict=True)
-                ),
-            )
-            model = initial_model(seen, self.photos, settings).to(self.device)
-            rest = found.surroundings.to(self.device)
-            self.state = state.separate(model, rest, settings.rates, self._extent)
         else:
-            self._take_masks(read_masks(self.run.masks, self.dataset.train))
-
-    def _take_masks(self, masks: list[Tensor]) -> None:
-        self.photos = ObjectPhotos(self.photos, masks, self.state.exposures)
+            self.photos = photos_of_object(inputs, self.state)
         self.dataset = replace(self.dataset, has_background=False)
+
+    @functools.cached_property
+    def _materials(self) -> MaterialTrainer:
+        cameras = self._corrected_cameras()
+        inputs = MaterialInputs(self.dataset, self.photos, cameras, self.backend, self._distance)
+        return MaterialTrainer(self.settings, inputs)
 
     def _step_function(self, stage: Stage) -> _StepFunction:
         """What does one step of a stage on a view."""
         settings = self.settings
         if isinstance(stage, MaterialStage):
-            environment = self.state.environment
-            assert environment is not None
-            known = None
-            if not environment.requires_grad:
-                known = KnownLight.of(EnvironmentLight(self.state.radiance))
-            context = MaterialContext(
-                stage,
-                self.backend,
-                settings.rates,
-                self._raster_options,
-                known,
-                scale=self._scale(),
-                distance=self._distance,
-                seen=self._seen_light(),
-            )
-            return lambda camera, photo, _: self._material_step(context, camera, photo)
+            return self._materials.step_function(self.state, stage)
         assert isinstance(stage, RadianceStage)
-        radiance_context = StepContext(
+        context = StepContext(
             stage,
             self.backend,
             settings.rates,
@@ -319,7 +266,7 @@ class _Session:
             self._distance,
             self._gauge(),
         )
-        return functools.partial(train_step, self.state, radiance_context)
+        return functools.partial(train_step, self.state, context)
 
     def _corrected_camera(self, index: int) -> Camera:
         """A training view as it is by now."""
@@ -336,64 +283,6 @@ class _Session:
         if self.state.corrections is None:
             return None
         return gauge_directions(self.cameras, self._extent).to(self.state.corrections)
-
-    def _traced(self, quats: Tensor) -> SceneTransport:
-        """What the Gaussians see of each other when turned by these quaternions."""
-        gaussians = replace(self.state.model.gaussians.detach(), quats=quats.detach())
-        return SceneTransport.of(gaussians, self.settings.materials.directions)
-
-    def _transport(self, stage: MaterialStage) -> SceneTransport | None:
-        """What a step takes for what the Gaussians see: as last traced, also after a resume."""
-        if not stage.settings.transport:
-            return None
-        done = self.state.step - stage.start
-        quats = self.state.traced_quats
-        if quats is None or (done and done % stage.settings.retrace_every == 0):
-            quats = self.state.model.params["quats"].detach().clone()
-            self.state.traced_quats, self.state.bounced, self._scene = quats, None, None
-        if self._scene is None:
-            self._scene = self._traced(quats)
-        return self._scene
-
-    def _seen_light(self) -> SeenLight | None:
-        """What the photos show of the light beyond the object."""
-        if not self.settings.material_loss.seen_light or self.settings.envmap is not None:
-            return None
-        if self._seen is None:
-            height = self.settings.materials.environment_height
-            separated = self.state.surroundings is not None
-            self._seen = seen_light(self.dataset, self.photos, height, separated)
-            if self._seen is not None:
-                self._seen = self._seen.to(self.device)
-        return self._seen
-
-    def _scale(self) -> Scale:
-        """What decides between bright paint and bright light."""
-        settings = self.settings
-        if settings.envmap is not None:
-            return "given"
-        card = self._card()
-        if card is not None:
-            return card
-        seen = self._seen_light()
-        if seen is not None and seen.share > ENOUGH_SEEN:
-            return "given"
-        maps = settings.maps
-        are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
-        return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"
-
-    def _card(self) -> GreyCard | None:
-        settings = self.settings
-        if settings.grey_card is None:
-            return None
-        return GreyCard.find(settings.grey_card, settings.grey_reflectance, self.dataset)
-
-    def _material_step(self, context: MaterialContext, camera: Camera, photo: Photo) -> StepReport:
-        stage = context.stage
-        context = replace(context, transport=self._transport(stage))
-        if self.state.step - stage.start in stage.settings.metal_checks:
-            check_metal(self.state, context, self._corrected_cameras(), self.photos.__getitem__)
-        return material_step(self.state, context, camera, photo)
 
     @property
     def _raster_options(self) -> RasterOptions:
@@ -496,7 +385,7 @@ class _Session:
         if not self.dataset.test:
             return
         scores = score_views(
-            self.state.model,
+            whole_scene(self.state.model, self.state.surroundings),
             self.dataset.test,
             self.held_out,
             self.backend,

@@ -1,0 +1,174 @@
+"""What of a training's materials stage outlives a step: light that is known, transport, scale?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from splatir.data.cache import PhotoSource
+from splatir.data.dataset import Dataset
+from splatir.data.images import Photo
+from splatir.optim.seen_light import SeenLight
+from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.scene.camera import Camera
+from splatir.scene.lights import EnvironmentLight
+from splatir.train.grey_card import GreyCard
+from splatir.train.material_step import (
+    KnownLight,
+    MaterialContext,
+    Scale,
+    check_metal,
+    material_step,
+)
+from splatir.train.perceptual import PictureDistance
+from splatir.train.seen_light import Around, seen_light
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import MaterialStage
+from splatir.train.start_materials import start_materials
+from splatir.train.state import TrainState
+from splatir.train.step import StepReport
+from splatir.transport.orientation import orient_outwards
+from splatir.transport.scene import SceneTransport
+
+
+def grey_card(settings: TrainSettings, dataset: Dataset) -> GreyCard | None:
+    """The card that the settings name, if any.
+
+    Args:
+        settings: `grey_card` and `grey_reflectance` count.
+        dataset: Whose photo shows it.
+
+    Raises:
+        ValueError: No such photo or pixel.
+    """
+    if settings.grey_card is None:
+        return None
+    return GreyCard.find(settings.grey_card, settings.grey_reflectance, dataset)
+
+
+@dataclass(frozen=True)
+class MaterialInputs:
+    """What the stage is trained on.
+
+    Attributes:
+        dataset: Capture, or its object alone.
+        photos: Of the training views.
+        cameras: Likewise, as refined, on the training device.
+        rasterizer: Backend.
+        distance: LPIPS, where it may be weighed.
+    """
+
+    dataset: Dataset
+    photos: PhotoSource
+    cameras: Sequence[Camera]
+    rasterizer: RasterBackend
+    distance: PictureDistance | None
+
+
+class MaterialTrainer:
+    """The materials stage of one training."""
+
+    def __init__(self, settings: TrainSettings, inputs: MaterialInputs) -> None:
+        """Nothing is read or traced yet.
+
+        Args:
+            settings: Of the training.
+            inputs: What it is trained on.
+        """
+        self._settings = settings
+        self._inputs = inputs
+        self._scene: SceneTransport | None = None
+
+    def start(self, state: TrainState, known_light: EnvironmentLight | None) -> TrainState:
+        """The state at the start of the stage.
+
+        Args:
+            state: At the end of the radiance stage.
+            known_light: Given by the settings, or None.
+        """
+        inputs, settings = self._inputs, self._settings
+        # Transport needs to know the outside; pictures stay.
+        state.model = orient_outwards(state.model, inputs.cameras, inputs.rasterizer)
+        if settings.materials.transport:
+            self._scene = self._traced(state, state.model.params["quats"])
+        seen = self._seen_light(state)
+        state = start_materials(state, known_light, settings, self._scene, seen)
+        state.traced_quats = state.model.params["quats"].detach().clone()
+        return state
+
+    def step_function(
+        self, state: TrainState, stage: MaterialStage
+    ) -> Callable[[Camera, Photo, int], StepReport]:
+        """What does one step of the stage on a view.
+
+        Args:
+            state: In the stage; advanced by each step.
+            stage: Losses and schedule.
+        """
+        assert state.environment is not None
+        known = None
+        if not state.environment.requires_grad:
+            known = KnownLight.of(EnvironmentLight(state.radiance))
+        context = MaterialContext(
+            stage,
+            self._inputs.rasterizer,
+            self._settings.rates,
+            RasterOptions(antialiased=self._settings.uses_antialiasing),
+            known,
+            scale=self._scale(),
+            distance=self._inputs.distance,
+            seen=self._seen_light(state),
+        )
+        return lambda camera, photo, _: self._step(state, context, camera, photo)
+
+    def _step(
+        self, state: TrainState, context: MaterialContext, camera: Camera, photo: Photo
+    ) -> StepReport:
+        stage, inputs = context.stage, self._inputs
+        context = replace(context, transport=self._transport(state, stage))
+        if state.step - stage.start in stage.settings.metal_checks:
+            check_metal(state, context, inputs.cameras, inputs.photos.__getitem__)
+        return material_step(state, context, camera, photo)
+
+    def _traced(self, state: TrainState, quats: Tensor) -> SceneTransport:
+        """What the Gaussians see of each other when turned by these quaternions."""
+        gaussians = replace(state.model.gaussians.detach(), quats=quats.detach())
+        return SceneTransport.of(gaussians, self._settings.materials.directions)
+
+    def _transport(self, state: TrainState, stage: MaterialStage) -> SceneTransport | None:
+        """What a step takes for what the Gaussians see: as last traced, also after a resume."""
+        if not stage.settings.transport:
+            return None
+        done = state.step - stage.start
+        quats = state.traced_quats
+        if quats is None or (done and done % stage.settings.retrace_every == 0):
+            quats = state.model.params["quats"].detach().clone()
+            state.traced_quats, state.bounced, self._scene = quats, None, None
+        if self._scene is None:
+            self._scene = self._traced(state, quats)
+        return self._scene
+
+    def _seen_light(self, state: TrainState) -> SeenLight | None:
+        """What the photos show of the light beyond the object."""
+        settings, inputs = self._settings, self._inputs
+        if not settings.material_loss.seen_light or settings.envmap is not None:
+            return None
+        around = None
+        if state.surroundings is not None:
+            centre = state.model.means.detach().median(dim=0).values
+            around = Around(state.surroundings, inputs.cameras, centre, inputs.rasterizer)
+        height = settings.materials.environment_height
+        seen = seen_light(inputs.dataset, inputs.photos, height, around)
+        return None if seen is None else seen.to(state.model.means.device)
+
+    def _scale(self) -> Scale:
+        """What decides between bright paint and bright light."""
+        settings = self._settings
+        if settings.envmap is not None:
+            return "given"
+        card = grey_card(settings, self._inputs.dataset)
+        if card is not None:
+            return card
+        maps = settings.maps
+        are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
+        return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"

@@ -28,6 +28,7 @@ from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
 from splatir.train.separation import object_mask
 from splatir.train.session import TrainingStopped, train
 from splatir.train.settings import TrainSettings
+from splatir.train.step import behind_object, make_target
 from tests.captures import look_at
 from tests.solids import moved, sphere
 from tests.test_train import ROOT, assert_same, final_state
@@ -108,13 +109,31 @@ def test_photos_of_the_object_are_equally_exposed_and_say_where_white_ends() -> 
     bright = OnePhoto(0.4)
     bright.photo = replace(bright.photo, rgb=exposed_srgb(bright.photo.rgb, log_gains[0]))
     mask = torch.tensor([[255, 0], [51, 255]], dtype=torch.uint8)
-    photos = ObjectPhotos(bright, [mask], log_gains)
+    behind = torch.zeros(2, 2, 3, dtype=torch.uint8)
+    photos = ObjectPhotos(bright, [mask], [behind], log_gains)
     torch.testing.assert_close(photos[0].rgb, torch.full((2, 2, 3), 0.4))
-    alpha = photos[0].alpha
-    assert alpha is not None
-    torch.testing.assert_close(alpha[..., 0], mask / 255.0)
     assert photos.white(0) < 1.0
-    assert ObjectPhotos(bright, [mask], None).white(0) == 1.0
+    assert ObjectPhotos(bright, [mask], [behind], None).white(0) == 1.0
+
+
+def test_only_the_outline_of_a_mask_is_uncertain() -> None:
+    mask = torch.zeros(40, 40, dtype=torch.uint8)
+    mask[10:30, 10:30] = 255
+    behind = torch.full((40, 40, 3), 51, dtype=torch.uint8)
+    photo = OnePhoto(0.5)
+    photo.photo = replace(photo.photo, rgb=torch.full((40, 40, 3), 0.5))
+    found = ObjectPhotos(photo, [mask], [behind], None)[0]
+    assert found.alpha is not None and found.rim is not None
+    is_rim = found.rim.is_rim[..., 0]
+    assert not bool(is_rim[14:26, 14:26].any()) and not bool(is_rim[:6].any())
+    assert bool(is_rim[10, 10:30].all()) and bool(is_rim[9, 10:30].all())
+    red = torch.tensor([1.0, 0.0, 0.0])
+    shown = behind_object(found, red)
+    torch.testing.assert_close(shown[10, 15], torch.full((3,), 0.2))
+    torch.testing.assert_close(shown[0, 0], red)
+    target = make_target(found, shown)
+    torch.testing.assert_close(target.rgb_srgb[10, 15], torch.full((3,), 0.5))
+    torch.testing.assert_close(target.rgb_srgb[0, 0], red)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.codecs.exr import read_exr
@@ -26,6 +26,19 @@ _UNCOVERED_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
+class Rim:
+    """Pixels about an object's outline, where nobody knows its coverage exactly.
+
+    Attributes:
+        is_rim: Which pixels.
+        behind_srgb: What is seen there without the object, display values.
+    """
+
+    is_rim: Bool[Tensor, "h w 1"]
+    behind_srgb: Float[Tensor, "h w 3"]
+
+
+@dataclass(frozen=True)
 class Photo:
     """Pixels of a view, on the CPU.
 
@@ -36,6 +49,7 @@ class Photo:
         encoding: Whether `rgb` holds sRGB-encoded or linear Rec. 709 values.
         bits: Bits per sample of the file: 8, 16 or 32 (floats).
         maps: What the user's files say about the surface, or None.
+        rim: Where `alpha` is uncertain and `rgb` shows object and background together, or None.
     """
 
     rgb: Float[Tensor, "h w 3"]
@@ -43,6 +57,7 @@ class Photo:
     encoding: Literal["srgb", "linear"]
     bits: Literal[8, 16, 32]
     maps: SurfaceMaps | None = None
+    rim: Rim | None = None
 
     @property
     def rgb_srgb(self) -> Float[Tensor, "h w 3"]:

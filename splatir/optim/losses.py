@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.data.maps import SurfaceMaps
+from splatir.maths.photometric import photometric_loss
 from splatir.optim.map_losses import depth_map_loss, normal_map_loss
 from splatir.optim.normal_consistency import SOLID_ALPHA, normal_consistency
-from splatir.optim.photometric import photometric_loss
 from splatir.render.radiance import RadianceImage
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
@@ -74,12 +74,14 @@ class Target:
         alpha: Object coverage, or None where the photo has none.
         maps: What the user's files say about the surface, or None.
         is_hdr: Whether `rgb_srgb` goes on above white, by `colour.srgb_from_hdr`, not clipped.
+        is_rim: Pixels whose coverage is uncertain, or None.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
     alpha: Float[Tensor, "height width 1"] | None
     is_hdr: bool = False
     maps: SurfaceMaps | None = None
+    is_rim: Bool[Tensor, "height width 1"] | None = None
 
 
 def radiance_losses(
@@ -108,7 +110,10 @@ def radiance_losses(
     """
     terms = {"photometric": photometric_loss(image.rgb_srgb, target.rgb_srgb, weights.ssim)}
     if weights.alpha and target.alpha is not None:
-        terms["alpha"] = weights.alpha * (image.raster.alpha - target.alpha).abs().mean()
+        error = (image.raster.alpha - target.alpha).abs()
+        if target.is_rim is not None:
+            error = error.masked_fill(target.is_rim, 0.0)
+        terms["alpha"] = weights.alpha * error.mean()
     if weights.normal > 0 and progress >= weights.normal_start:
         terms["normal"] = _normal_loss(image, camera, weights.normal)
     terms.update(_map_losses(image, target, weights, progress))

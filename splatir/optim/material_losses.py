@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.maths.colour import linear_from_srgb, srgb_from_hdr, srgb_from_linear
+from splatir.maths.photometric import photometric_loss
 from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.map_losses import albedo_map_loss
-from splatir.optim.photometric import photometric_loss
 from splatir.optim.seen_light import SeenLight, seen_light_error
 from splatir.render.deferred import RenderOutput
 from splatir.render.gbuffer import GBuffer
@@ -93,7 +93,7 @@ def display_colour(
 def material_losses(
     image: RenderOutput,
     target: Target,
-    background_srgb: Float[Tensor, " 3"],
+    background_srgb: Float[Tensor, "*size 3"],
     learned_light: EnvironmentLight | None,
     weights: MaterialLossWeights,
     seen: SeenLight | None = None,
@@ -103,7 +103,7 @@ def material_losses(
     Args:
         image: Shaded view.
         target: Photo over the background.
-        background_srgb: Behind the surface.
+        background_srgb: Behind the surface, a colour or a picture.
         learned_light: Light that the priors are for; None where it is known.
         weights: Weights of the terms.
         seen: What photos show of the learned light.

@@ -2,7 +2,7 @@
 
 import torch
 
-from splatir.data.images import Photo
+from splatir.data.images import Photo, Rim
 from splatir.data.resample import area_average
 from splatir.scene.camera import Camera
 
@@ -32,4 +32,10 @@ def reduced_photo(camera: Camera, photo: Photo, divisor: int) -> tuple[Camera, P
     mean_alpha = area_average(alpha, width, height)
     weighted = area_average(photo.rgb[crop] * alpha, width, height)
     rgb = torch.where(mean_alpha > 0, weighted / mean_alpha.clamp_min(1e-6), weighted)
-    return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits, maps)
+    rim = None
+    if photo.rim is not None:
+        is_rim = area_average(photo.rim.is_rim[crop].float(), width, height) > 0.0
+        rim = Rim(is_rim, area_average(photo.rim.behind_srgb[crop], width, height))
+        # There, colour is that of object and background together.
+        rgb = torch.where(is_rim, area_average(photo.rgb[crop], width, height), rgb)
+    return small, Photo(rgb, mean_alpha, photo.encoding, photo.bits, maps, rim)

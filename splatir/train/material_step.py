@@ -27,7 +27,7 @@ from splatir.train.grey_card import GreyCard
 from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
-from splatir.train.step import StepReport, make_target, psnr_of, take_step
+from splatir.train.step import StepReport, behind_object, make_target, psnr_of, take_step
 from splatir.transport.directions import spherical_cells
 from splatir.transport.lit import CellLight, LitGaussians, bounce, diffuse_ratio
 from splatir.transport.materials import SurfaceMaterials
@@ -105,6 +105,7 @@ def material_step(
     if state.background is not None:
         background = state.background.detach()
     is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
+    background = behind_object(photo, background)
     target = make_target(photo, background, is_hdr)
     light = None if context.known_light else EnvironmentLight(state.radiance)
     lighting = lighting_of(state, context, light)

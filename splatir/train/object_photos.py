@@ -8,13 +8,17 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from splatir.codecs.atomic import atomic_path
 from splatir.codecs.ldr import read_ldr
 from splatir.data.cache import PhotoSource
 from splatir.data.dataset import View
-from splatir.data.images import Photo
+from splatir.data.images import Photo, Rim
 from splatir.maths.colour import exposed_srgb
+
+# Uncertain pixels on each side of an outline: a share of the longer side of the photo, or more.
+_RIM_SHARE, _MIN_RIM = 0.008, 2
 
 
 class ObjectPhotos:
@@ -27,6 +31,7 @@ class ObjectPhotos:
         self,
         photos: PhotoSource,
         masks: Sequence[UInt8[Tensor, "h w"]],
+        behind: Sequence[UInt8[Tensor, "h w 3"]],
         exposures: Float[Tensor, "views 3"] | None,
     ) -> None:
         """Put masks over photos.
@@ -34,10 +39,12 @@ class ObjectPhotos:
         Args:
             photos: Of the whole capture.
             masks: Of each, 255 where the object is.
+            behind: What each would show without the object, sRGB.
             exposures: Log gains of each photo, which are taken out; None for none.
         """
         self._photos = photos
         self._masks = masks
+        self._behind = behind
         self._log_gains = None if exposures is None else exposures.detach().cpu()
 
     def __len__(self) -> int:
@@ -46,13 +53,17 @@ class ObjectPhotos:
     def __getitem__(self, view_index: int) -> Photo:
         """Pixels of a view, as `PhotoCache` gives them."""
         photo = self._photos[view_index]
-        alpha = self._masks[view_index].float()[..., None] / 255.0
+        mask = self._masks[view_index].float()[..., None] / 255.0
+        # Too small a mask would cut from the first shape what no photo gives back.
+        alpha = _largest(mask, 1)
+        is_rim = _largest(alpha, _rim_width(mask)) + _largest(1.0 - mask, _rim_width(mask)) > 1.5
+        rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
         rgb = photo.rgb
         if self._log_gains is not None:
             log_gains = -self._log_gains[view_index]
             is_srgb = photo.encoding == "srgb"
             rgb = exposed_srgb(rgb, log_gains) if is_srgb else rgb * log_gains.exp()
-        return Photo(rgb, alpha, photo.encoding, photo.bits, photo.maps)
+        return Photo(rgb, alpha, photo.encoding, photo.bits, photo.maps, rim)
 
     def prefetch(self, view_index: int) -> None:
         """Start to decode a view that is needed soon."""
@@ -63,6 +74,16 @@ class ObjectPhotos:
         if self._log_gains is None:
             return 1.0
         return float(exposed_srgb(torch.ones(3), -self._log_gains[view_index]).min())
+
+
+def _largest(mask: Float[Tensor, "h w 1"], reach: int) -> Float[Tensor, "h w 1"]:
+    """The largest value within so many pixels."""
+    grown = functional.max_pool2d(mask[None, ..., 0], 2 * reach + 1, 1, reach)
+    return grown[0][..., None]
+
+
+def _rim_width(mask: Tensor) -> int:
+    return max(_MIN_RIM, round(_RIM_SHARE * max(mask.shape)))
 
 
 def mask_path(folder: Path, view: View) -> Path:

@@ -5,12 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 from tqdm import tqdm
 
 from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.radiance import render_radiance
 from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
 from splatir.scene.region import describe_region
 from splatir.train.initialise import initial_model
 from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
@@ -43,19 +47,25 @@ class CaptureInputs:
     masks: Path
 
 
-def photos_of_object(inputs: CaptureInputs, state: TrainState) -> ObjectPhotos:
+def photos_of_object(
+    state: TrainState, inputs: CaptureInputs, settings: TrainSettings, rasterizer: RasterBackend
+) -> ObjectPhotos:
     """The photos with the masks that a training wrote before it was stopped.
 
     Args:
-        inputs: Of the training.
         state: After the object was told apart.
+        inputs: Of the training.
+        settings: Likewise.
+        rasterizer: Backend.
 
     Raises:
         FileNotFoundError: A mask is gone.
         ValueError: A mask is broken.
     """
+    assert state.surroundings is not None
     masks = read_masks(inputs.masks, inputs.dataset.train)
-    return ObjectPhotos(inputs.photos, masks, state.exposures)
+    behind = _behind(state.surroundings, inputs.cameras, state, settings, rasterizer)
+    return ObjectPhotos(inputs.photos, masks, behind, state.exposures)
 
 
 def tell_object_apart(
@@ -87,11 +97,30 @@ def tell_object_apart(
         state.corrections, cameras = None, inputs.calibrated
     if state.exposures is not None and float(state.exposures.detach().std()) < _EQUALLY_EXPOSED:
         state.exposures = None
-    photos = ObjectPhotos(inputs.photos, found.masks, state.exposures)
+    device: torch.device = state.model.means.device
+    rest = found.surroundings.to(device)
+    behind = _behind(rest, cameras, state, settings, rasterizer)
+    photos = ObjectPhotos(inputs.photos, found.masks, behind, state.exposures)
     views = zip(dataset.train, cameras, strict=True)
     train = tuple(replace(view, camera=camera.to("cpu")) for view, camera in views)
     alone = replace(object_dataset(dataset, found.region), train=train)
-    device: torch.device = state.model.means.device
     model = initial_model(alone, photos, settings).to(device)
-    rest = found.surroundings.to(device)
     return state.separate(model, rest, settings.rates, dataset.extent), photos
+
+
+@torch.no_grad()
+def _behind(
+    surroundings: GaussianModel,
+    cameras: Sequence[Camera],
+    state: TrainState,
+    settings: TrainSettings,
+    rasterizer: RasterBackend,
+) -> list[UInt8[Tensor, "h w 3"]]:
+    """What each view shows without the object, sRGB."""
+    options = RasterOptions(antialiased=settings.uses_antialiasing)
+    background = None if state.background is None else state.background.detach()
+    pictures = []
+    for camera in cameras:
+        image = render_radiance(surroundings, camera, rasterizer, background, options=options)
+        pictures.append((255.0 * image.rgb_srgb.clamp(0.0, 1.0) + 0.5).to(torch.uint8).cpu())
+    return pictures

@@ -239,7 +239,7 @@ class _Session:
                 self.state, inputs, self.settings, self.backend
             )
         else:
-            self.photos = photos_of_object(inputs, self.state)
+            self.photos = photos_of_object(self.state, inputs, self.settings, self.backend)
         self.dataset = replace(self.dataset, has_background=False)
 
     @functools.cached_property

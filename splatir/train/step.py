@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from splatir.data.images import Photo
@@ -108,7 +109,8 @@ def train_step(
     stage, step = context.stage, state.step
     progress = stage.progress(step)
     background = _background(state, context)
-    target = make_target(photo, background.detach())
+    behind = behind_object(photo, background)
+    target = make_target(photo, behind.detach())
     options = replace(
         _options(state.model, context), depth=needs_depth(stage.loss, progress, target.maps)
     )
@@ -116,12 +118,15 @@ def train_step(
         state.model,
         camera,
         context.rasterizer,
-        background,
+        None if photo.rim is not None else background,
         stage.sh_degree(step),
         options,
         with_surface=needs_surface(stage.loss, progress, target.maps),
         correction=_correction(state, context, view_index),
     )
+    if photo.rim is not None:
+        rgb = image.rgb_srgb + (1.0 - image.raster.alpha) * behind
+        image = replace(image, rgb_srgb=rgb)
     if state.exposures is not None and state.surroundings is None:
         image = _exposed(image, state.exposures[view_index], target, background)
     terms = radiance_losses(
@@ -168,12 +173,29 @@ def take_step(state: TrainState, terms: dict[str, Tensor]) -> float:
     return float(loss.detach())
 
 
-def make_target(photo: Photo, background_srgb: Tensor, is_hdr: bool = False) -> Target:
+def behind_object(photo: Photo, background_srgb: Float[Tensor, " 3"]) -> Float[Tensor, "*size 3"]:
+    """What a step composites over: a colour, and about an uncertain outline what the photo shows.
+
+    Args:
+        photo: Pixels.
+        background_srgb: Elsewhere.
+    """
+    if photo.rim is None:
+        return background_srgb
+    is_rim, behind = (
+        part.to(background_srgb.device) for part in (photo.rim.is_rim, photo.rim.behind_srgb)
+    )
+    return torch.where(is_rim, behind, background_srgb)
+
+
+def make_target(
+    photo: Photo, background_srgb: Float[Tensor, "*size 3"], is_hdr: bool = False
+) -> Target:
     """The photo as the splat should look over a background: sRGB, straight alpha, clipped.
 
     Args:
         photo: Pixels; linear ones are encoded.
-        background_srgb: [3], sRGB.
+        background_srgb: As `behind_object` gives it.
         is_hdr: Encode linear pixels by `srgb_from_hdr`, which does not clip.
     """
     goes_on = is_hdr and photo.encoding == "linear"
@@ -183,7 +205,11 @@ def make_target(photo: Photo, background_srgb: Tensor, is_hdr: bool = False) -> 
     maps = None if photo.maps is None else photo.maps.to(device)
     if photo.alpha is not None:
         alpha = photo.alpha.to(device)
-        rgb = torch.lerp(background_srgb.expand_as(rgb), rgb, alpha)
+        over = torch.lerp(background_srgb.expand_as(rgb), rgb, alpha)
+        if photo.rim is None:
+            return Target(over, alpha, is_hdr, maps)
+        is_rim = photo.rim.is_rim.to(device)
+        return Target(torch.where(is_rim, rgb, over), alpha, is_hdr, maps, is_rim)
     return Target(rgb, alpha, is_hdr, maps)
 
 

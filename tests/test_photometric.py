@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from splatir.maths.native_comparison import compare_images
+from splatir.maths.photometric import photometric_loss, photometric_loss_torch
 from splatir.maths.ssim import ssim, ssim_torch
 from splatir.native.build import instruction_sets
 from splatir.native.library import NativeLibrary, available, library, load
-from splatir.optim.photometric import photometric_loss, photometric_loss_torch
 from tests.gradients import assert_grads_agree
 
 

@@ -14,7 +14,7 @@ from splatir.data.dataset import View
 from splatir.data.images import Photo
 from splatir.evaluate.metrics import on_white
 from splatir.maths.colour import SRGB_OFFSET, exposed_over
-from splatir.optim.photometric import photometric_loss
+from splatir.maths.photometric import photometric_loss
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.camera_gradient import CameraCorrection
 from splatir.render.radiance import RadianceImage, render_radiance

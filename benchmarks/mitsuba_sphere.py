@@ -122,29 +122,41 @@ def reflected_radiance(
         num_samples: Paths per point.
         seed: Of Mitsuba's sampler.
     """
-    count = len(points.normals)
-    # A picture of one row: each pixel a sensor that looks along one ray.
-    rays = {
-        f"ray{i}": {
-            "type": "radiancemeter",
-            "origin": _origin().tolist(),
-            "direction": (-view).tolist(),
-            "film": _film(1),
-        }
-        for i, view in enumerate(points.views)
-    }
-    sampler = {"type": "independent", "sample_count": num_samples}
+    origins = _origin().expand_as(points.views)
     scene = mi.load_dict(
         {
             "type": "scene",
             "integrator": {"type": "path", "max_depth": 2, "hide_emitters": True},
             "light": _emitter(radiance),
             "ball": {"type": "sphere", "material": bsdf},
-            "sensor": {"type": "batch", "film": _film(count), "sampler": sampler, **rays},
+            "sensor": batch_of_rays(origins, -points.views, num_samples),
         }
     )
     picture = mi.render(scene, spp=num_samples, seed=mi.UInt32(seed))
     return torch.from_numpy(np.array(picture)[0].copy())
+
+
+def batch_of_rays(
+    origins: Float[Tensor, "p 3"], directions: Float[Tensor, "p 3"], num_samples: int
+) -> dict[str, object]:
+    """Mitsuba's description of a picture of one row, each pixel of which looks along one ray.
+
+    Args:
+        origins: Of the rays.
+        directions: Unit.
+        num_samples: Paths per ray.
+    """
+    rays = {
+        f"ray{i}": {
+            "type": "radiancemeter",
+            "origin": origin.tolist(),
+            "direction": direction.tolist(),
+            "film": _film(1),
+        }
+        for i, (origin, direction) in enumerate(zip(origins, directions, strict=True))
+    }
+    sampler = {"type": "independent", "sample_count": num_samples}
+    return {"type": "batch", "film": _film(len(origins)), "sampler": sampler, **rays}
 
 
 def emitted_radiance(

@@ -77,6 +77,12 @@ def room(half: float, spacing: float, **material) -> SurfaceSamples:
     return together(*walls)
 
 
+def crate(half: float, spacing: float, **material) -> SurfaceSamples:
+    """A cube that stands on the middle of z = 0, its sides facing outwards."""
+    walls = room(half, spacing, **material)
+    return moved(replace(walls, normals=-walls.normals), (0.0, 0.0, half))
+
+
 def moved(samples: SurfaceSamples, by: tuple[float, float, float]) -> SurfaceSamples:
     return replace(samples, positions=samples.positions + torch.tensor(by))
 

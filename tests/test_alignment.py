@@ -6,7 +6,7 @@ import torch
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
-from splatir.evaluate.alignment import align_view, fitted_log_gains
+from splatir.evaluate.alignment import reduced_view, align_view, fitted_log_gains
 from splatir.evaluate.judge import Judge, ScoredScene
 from splatir.maths.colour import exposed_over, exposed_srgb, linear_from_srgb, srgb_from_linear
 from splatir.raster.selection import rasterizer
@@ -79,6 +79,20 @@ def test_alignment_finds_camera_and_exposure_and_is_reported_apart() -> None:
     assert scores["aligned_psnr_full"] > scores["psnr_full"] + 10.0
     assert scores["aligned_radiance_psnr_full"] == scores["aligned_psnr_full"]
     assert "fitted" in judge.rows[0].title
+
+
+def test_large_photos_are_aligned_at_reduced_size() -> None:
+    """The camera that comes back is of the photo's own size."""
+    model, camera = textured_model(), axis_camera(600, 300, 640.0)
+    photo = Photo(torch.rand(300, 600, 3), torch.ones(300, 600, 1), "srgb", 8)
+    small, target, alpha = reduced_view(camera, photo)
+    assert (small.width, small.height) == (512, 256) == (target.shape[1], target.shape[0])
+    assert alpha is not None and alpha.shape == (256, 512)
+    torch.testing.assert_close(small.K[0], camera.K[0] * 512 / 600)
+    backend = rasterizer("auto", torch.device("cpu"))
+    fitted = align_view(model, View("photo", camera, Path("photo.png")), photo, backend, None, 1.0)
+    assert (fitted.camera.width, fitted.camera.height) == (600, 300)
+    torch.testing.assert_close(fitted.camera.K, camera.K, rtol=0.1, atol=0.0)
 
 
 def test_gains_of_a_photo_with_alpha_leave_its_white_background() -> None:

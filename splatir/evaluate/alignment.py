@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
+from splatir.data.resample import area_average
 from splatir.evaluate.metrics import on_white
 from splatir.maths.colour import SRGB_OFFSET, exposed_over
 from splatir.maths.photometric import photometric_loss
@@ -28,6 +29,8 @@ STEPS = 30
 _RATE = 0.15
 _GAIN_RATE = 0.03
 _LAST = 0.05
+# Larger photos are reduced to this for it, pixels: what is fitted does not depend on the size.
+_LONGER_SIDE = 512
 # As in training: a photo that says nothing of a number leaves it.
 _PRIOR = 1e-3
 _SSIM = 0.2
@@ -69,15 +72,14 @@ def align_view(
     """
     device = model.means.device
     given = view.camera.to(device)
-    is_solid = None if photo.alpha is None else photo.alpha[..., 0].to(device)
-    target = on_white(photo.rgb_srgb.to(device), is_solid).float()
+    small, target, is_solid = reduced_view(given, photo)
     background = torch.zeros(3, device=device) if background_srgb is None else background_srgb
     if is_solid is not None:
         background = torch.ones(3, device=device)
     constant = GaussianModel({k: v.detach() for k, v in model.params.items()}, model.primitive)
 
     def picture(correction: Float[Tensor, " 7"]) -> RadianceImage:
-        camera = corrected_camera(given, correction.detach(), extent)
+        camera = corrected_camera(small, correction.detach(), extent)
         tie = CameraCorrection(correction, extent)
         return render_radiance(
             constant, camera, rasterizer, background, options=options, correction=tie
@@ -101,6 +103,27 @@ def align_view(
         decay.step()
     correction = (relative * typical).detach()
     return Alignment(corrected_camera(given, correction, extent), log_gains.detach())
+
+
+def reduced_view(
+    camera: Camera, photo: Photo
+) -> tuple[Camera, Float[Tensor, "_height _width 3"], Float[Tensor, "_height _width"] | None]:
+    """Camera, photo on white and alpha, no larger than alignment needs.
+
+    Args:
+        camera: At the size of the photo.
+        photo: Pixels.
+    """
+    target = on_white(photo.rgb_srgb, None if photo.alpha is None else photo.alpha[..., 0]).float()
+    alpha = photo.alpha
+    scale = _LONGER_SIDE / max(camera.width, camera.height)
+    if scale < 1.0:
+        width, height = (max(round(scale * n), 1) for n in (camera.width, camera.height))
+        camera = camera.resized(width, height)
+        target = area_average(target, width, height)
+        alpha = None if alpha is None else area_average(alpha, width, height)
+    device = camera.K.device
+    return camera, target.to(device), None if alpha is None else alpha[..., 0].to(device)
 
 
 @torch.no_grad()

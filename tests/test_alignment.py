@@ -6,7 +6,7 @@ import torch
 
 from splatir.data.dataset import View
 from splatir.data.images import Photo
-from splatir.evaluate.alignment import reduced_view, align_view, fitted_log_gains
+from splatir.evaluate.alignment import align_view, fitted_log_gains, reduced_view
 from splatir.evaluate.judge import Judge, ScoredScene
 from splatir.maths.colour import exposed_over, exposed_srgb, linear_from_srgb, srgb_from_linear
 from splatir.raster.selection import rasterizer

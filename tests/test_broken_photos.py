@@ -1,13 +1,14 @@
 """Do single broken photographs cost a training no more than themselves, and are they named?"""
 
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from splatir.codecs.exr import write_exr
 from splatir.codecs.hdr import write_hdr
@@ -18,6 +19,8 @@ from splatir.data.recognise import read_dataset
 from tests.captures import image_names, write_colmap
 from tests.faults import SCENE, TINY, Change, shorten
 from tests.test_faults import image
+
+DEMO = Path(__file__).parents[1] / "assets" / "demo"
 
 
 def jpeg_cut_short(path: Path) -> None:
@@ -110,3 +113,20 @@ def test_with_many_broken_photos_training_does_not_start(tmp_path: Path) -> None
         (tmp_path / "images" / name).write_bytes(b"")
     with pytest.raises(ValueError, match=r"3 of 6 photographs .* cannot be read"):
         read_dataset(tmp_path)
+
+
+def test_a_capture_with_every_fault_at_once_is_read_and_all_are_named(tmp_path: Path) -> None:
+    """One broken, one blurred, one unrelated."""
+    shutil.copytree(DEMO, tmp_path / "demo")
+    images = tmp_path / "demo" / "images"
+    shorten(images / "view_003.png")
+    with Image.open(images / "view_005.png") as photo:
+        blurred = photo.filter(ImageFilter.GaussianBlur(2.0))
+    blurred.save(images / "view_005.png")
+    Image.new("RGB", (64, 64), (9, 99, 9)).save(images / "unrelated.png")
+    dataset = without_broken(read_dataset(tmp_path / "demo"))
+    said = " ".join(dataset.warnings)
+    assert re.search(r"left out, as it cannot be read: view_003", said), said
+    assert re.search(r"look blurred \(view_005\)", said), said
+    assert re.search(r"1 of 41 photographs have no pose .*: unrelated\.png", said), said
+    assert len(dataset.train) + len(dataset.test) == 39

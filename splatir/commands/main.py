@@ -87,6 +87,9 @@ COMMANDS: dict[str, Command] = {
     "bench quality": Command(
         "splatir.commands.bench_quality", "BenchQualitySettings", "train scenes, score all of it"
     ),
+    "bench orb": Command(
+        "splatir.commands.bench_orb", "BenchOrbSettings", "train and score Stanford-ORB", ("path",)
+    ),
 }
 
 

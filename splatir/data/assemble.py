@@ -68,6 +68,23 @@ def assemble(root: Path, capture: Capture, settings: DataSettings) -> Dataset:
     )
 
 
+def posed_view(
+    image: CapturedImage, S_world_input: Float[Tensor, "4 4"], settings: DataSettings
+) -> View:
+    """One view beside those of a data set, such as a picture of the same object elsewhere.
+
+    Args:
+        image: In the input frame of the data set.
+        S_world_input: Of the data set.
+        settings: Sizes and masks, as the data set was read with.
+
+    Raises:
+        ValueError: Wrong image or mask size, an unreadable image.
+    """
+    stored = _choose_file(image, None, settings, Remarks())
+    return _view_of(stored, image, safe_name(image.name), S_world_input, settings)
+
+
 def _readable(
     root: Path, images: Sequence[CapturedImage]
 ) -> tuple[list[CapturedImage], tuple[str, ...]]:
@@ -136,6 +153,17 @@ def _view(
 ) -> View:
     """One view with the camera of its final pixels."""
     stored = _choose_file(image, capture.image_folder, settings, remarks)
+    return _view_of(stored, image, name, S_world_input, settings)
+
+
+def _view_of(
+    stored: _StoredImage,
+    image: CapturedImage,
+    name: str,
+    S_world_input: Float[Tensor, "4 4"],
+    settings: DataSettings,
+) -> View:
+    """The view of a chosen file."""
     K, width, height = pinhole(stored.lens)
     undistorted = Camera(K, image.T_camera_input, width, height)
     camera = undistorted.resized(*_target_size(width, height, stored.downscale, settings.max_size))

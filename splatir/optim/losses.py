@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from splatir.settings import Settings, check_range
 
 # A view that shows less of the object than this does not weigh its few pixels more.
 _MIN_SOLID = 0.01
+
+# Weight of coverage about an uncertain outline: without any, background grows there.
+_RIM_WEIGHT = 0.2
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def radiance_losses(
     if weights.alpha and target.alpha is not None:
         error = (image.raster.alpha - target.alpha).abs()
         if target.is_rim is not None:
-            error = error.masked_fill(target.is_rim, 0.0)
+            error = torch.where(target.is_rim, _RIM_WEIGHT * error, error)
         terms["alpha"] = weights.alpha * error.mean()
     if weights.normal > 0 and progress >= weights.normal_start:
         terms["normal"] = _normal_loss(image, camera, weights.normal)

@@ -25,12 +25,12 @@ _FEW_POINTS = 50
 _GROWTH, _EMPTY = 1.15, 0.01
 # A support is looked for up to so many radii, and must go on beyond the sphere in so many of 16
 # sectors around it.
-_SUPPORT_REACH, _NUM_SECTORS, _MIN_SECTORS = 1.6, 16, 12
+_SUPPORT_REACH, _NUM_SECTORS, _MIN_SECTORS = 1.6, 16, 9
 # Planes that are tried; their half thickness, and what is cut off above them, in radii.
 _TRIALS, _THICKNESS, _CUT = 1000, 0.04, 0.04
 _REFINEMENTS = 10
 # Less of what surrounds the sphere in its plane than this is no support.
-_MIN_PLANE = 0.25
+_MIN_PLANE = 0.3
 # Smallest z of a support's normal: tables are level once captures are turned upright.
 _MIN_UPRIGHT = 0.9
 
@@ -169,10 +169,11 @@ def find_region(
     near = points[(points - focus).norm(dim=-1) < _SEARCH_RADII * common]
     whole = _sphere_about(near, focus, common, limit)
     support = _find_support(whole, surface, weights, seed)
-    if support is not None:
-        upper = _sphere_about(near[support.heights(near) > 0.0], focus, common, limit)
-        whole = Region.sphere(upper.centre, upper.radius, support)
-    return _grown(whole, surface, weights, limit)
+    if support is None:
+        return _grown(whole, surface, weights, limit)
+    # What is above a table was in the middle of the pictures: its points tell its size.
+    upper = _sphere_about(near[support.heights(near) > 0.0], focus, common, limit)
+    return Region.sphere(upper.centre, upper.radius, support)
 
 
 def _sphere_about(
@@ -228,7 +229,8 @@ def _find_support(
     best = int((mass @ is_near.to(mass)).argmax())
     normal, height = _refined(ring, mass, normals[best], float(heights[best]), radius)
     is_plane = (ring @ normal - height).abs() < 2.0 * _THICKNESS * radius
-    if float(mass[is_plane].sum()) < _MIN_PLANE * float(mass.sum()):
+    is_level_still = float(normal[2]) > _MIN_UPRIGHT
+    if not is_level_still or float(mass[is_plane].sum()) < _MIN_PLANE * float(mass.sum()):
         return None
     inliers = ring[is_plane]
     angle = torch.atan2(inliers[:, 1], inliers[:, 0]) / (2.0 * math.pi) + 0.5

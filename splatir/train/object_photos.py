@@ -54,16 +54,22 @@ class ObjectPhotos:
         """Pixels of a view, as `PhotoCache` gives them."""
         photo = self._photos[view_index]
         mask = self._masks[view_index].float()[..., None] / 255.0
-        # Too small a mask would cut from the first shape what no photo gives back.
-        alpha = _largest(mask, 1)
-        is_rim = _largest(alpha, _rim_width(mask)) + _largest(1.0 - mask, _rim_width(mask)) > 1.5
+        is_rim = _largest(mask, _rim_width(mask)) + _largest(1.0 - mask, _rim_width(mask)) > 1.5
         rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
         rgb = photo.rgb
         if self._log_gains is not None:
             log_gains = -self._log_gains[view_index]
             is_srgb = photo.encoding == "srgb"
             rgb = exposed_srgb(rgb, log_gains) if is_srgb else rgb * log_gains.exp()
-        return Photo(rgb, alpha, photo.encoding, photo.bits, photo.maps, rim)
+        return Photo(rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
+
+    def with_larger_masks(self) -> "ObjectPhotos":
+        """The same photos with masks larger by a pixel all around.
+
+        A shape that is carved from many masks lacks whatever a single one of them lacks.
+        """
+        masks = [(255.0 * _largest(m[..., None] / 255.0, 1)[..., 0]).byte() for m in self._masks]
+        return ObjectPhotos(self._photos, masks, self._behind, self._log_gains)
 
     def prefetch(self, view_index: int) -> None:
         """Start to decode a view that is needed soon."""

@@ -104,7 +104,7 @@ def tell_object_apart(
     views = zip(dataset.train, cameras, strict=True)
     train = tuple(replace(view, camera=camera.to("cpu")) for view, camera in views)
     alone = replace(object_dataset(dataset, found.region), train=train)
-    model = initial_model(alone, photos, settings).to(device)
+    model = initial_model(alone, photos.with_larger_masks(), settings).to(device)
     return state.separate(model, rest, settings.rates, dataset.extent), photos
 
 

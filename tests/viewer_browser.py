@@ -114,7 +114,7 @@ class Screen:
         """Whether a pixel comes to meet a condition within a minute."""
         return self.until(lambda image: condition(image[int(y * ROWS), int(x * COLUMNS)]))
 
-    def until(self, condition: Condition, seconds: float = 60.0) -> bool:
+    def until(self, condition: Condition, seconds: float = 90.0) -> bool:
         """Whether what is shown comes to meet a condition."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -153,7 +153,7 @@ def open_window(browser: Any, server: Any, page: Page) -> Screen:
     window = browser.new_page(viewport={"width": 1280, "height": 720})
     window.goto(f"http://127.0.0.1:{server.get_port()}")
     window.get_by_role("tab", name="Help").wait_for(timeout=90_000)
-    end = time.monotonic() + 60.0
+    end = time.monotonic() + 180.0
     while time.monotonic() < end:
         for client in page.clients:
             if client.browser.client_id not in known and client.pictures_sent:

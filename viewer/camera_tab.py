@@ -113,6 +113,7 @@ class CameraTab:
             fov=pose.fov,
             aspect=pose.aspect,
             scale=0.12 * self.client.page.radius,
+            thickness=0.004 * self.client.page.radius,
             color=(60, 110, 200),
             wxyz=pose.wxyz,
             position=pose.position,

@@ -14,7 +14,7 @@ from viewer.pictures import Picture, environment_thumbnail
 from viewer.view_tab import NONE
 
 # Distance of the sun's gizmo from the scene's middle, in radii of the scene.
-_SUN_DISTANCE = 1.2
+_SUN_DISTANCE = 0.9
 
 
 class LightTab:

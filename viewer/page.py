@@ -16,6 +16,9 @@ from viewer.scene import PhotoView, ViewedScene
 
 # What a fault of data, of files or of a backend raises; anything else is a fault of the viewer.
 USER_FAULTS = (ValueError, OSError, RuntimeError, ImportError)
+# How long the end of the page waits for a picture that is being made: a thread that Python's end
+# meets inside torch would abort the process.
+_LAST_PICTURE_SECONDS = 20.0
 
 
 class Page:
@@ -90,9 +93,12 @@ class Page:
             return tuple(self._clients.values())
 
     def close(self) -> None:
-        """Stop rendering."""
-        for client in self.clients:
+        """Stop rendering, and wait for the pictures that are being made."""
+        clients = self.clients
+        for client in clients:
             client.close()
+        for client in clients:
+            client.worker.join(_LAST_PICTURE_SECONDS)
 
     def refresh(self) -> None:
         """Draw everybody's view anew."""

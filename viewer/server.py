@@ -64,9 +64,11 @@ def serving(
                 target=_follow, args=(page, live, has_ended), daemon=True, name="viewer-live"
             )
             follow.start()
-        yield server, page
-        has_ended.set()
-        page.close()
+        try:
+            yield server, page
+        finally:
+            has_ended.set()
+            page.close()
     finally:
         server.stop()
 

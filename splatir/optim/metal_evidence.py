@@ -32,11 +32,11 @@ _MAX_VIEWS = 64
 _MIN_COVERAGE = 0.95
 # A Gaussian must be seen from so many views.
 _MIN_SIGHTINGS = 3
-# Metal must fit nearly as well as cloth: normals and light are never right, and a mirror
+# Metal must fit nearly as well as the others: normals and light are never right, and a mirror
 # shows it more than a matt surface does.
 _MARGIN = 1.3
-# Error (root of the mean over views of the squared distance in sRGB) below which cloth explains
-# the photos well enough.
+# Error (root of the mean over views of the squared distance in sRGB) below which one of the others
+# explains the photos well enough.
 _GOOD_FIT = 0.06
 # Metals reflect at least about half of the light in some channel.
 _MIN_METAL_ALBEDO = 0.4
@@ -130,19 +130,19 @@ def judge_metal(
     def chosen(albedos: list[Tensor], index: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
         return torch.stack(albedos, 1)[torch.arange(len(means)), index]
 
-    (cloth, _), (metal, index_metal) = (
-        best([f.cloth for f in found]),
-        best([f.metal for f in found]),
-    )
-    _, index_dielectric = best([f.dielectric for f in found])
+    cloth, _ = best([fit.cloth for fit in found])
+    metal, index_metal = best([fit.metal for fit in found])
+    dielectric, index_dielectric = best([fit.dielectric for fit in found])
+    # With few views, the freedom of cloth is paid for.
+    other = torch.minimum(dielectric, cloth)
     albedo_metal = chosen([fit.albedo_metal for fit in found], index_metal)
     albedo_dielectric = chosen([fit.albedo_dielectric for fit in found], index_dielectric)
     reflectance = _averaged(albedo_metal.amax(-1, keepdim=True), fits.total, near)[:, 0]
-    is_metal = metal < _MARGIN * cloth
-    is_metal &= (cloth.sqrt() > _GOOD_FIT) & (reflectance > _MIN_METAL_ALBEDO)
+    is_metal = metal < _MARGIN * other
+    is_metal &= (other.sqrt() > _GOOD_FIT) & (reflectance > _MIN_METAL_ALBEDO)
     num_voters = min(_MAX_VOTERS, max(_NEIGHBOURS, int(_VOTER_SHARE * len(means))))
     voters = _neighbours(means, num_voters)
-    votes = _averaged(is_metal.to(means)[:, None], fits.total * cloth, voters)[:, 0]
+    votes = _averaged(is_metal.to(means)[:, None], fits.total * other, voters)[:, 0]
     return MetalEvidence(
         votes > 0.5,
         fits.sightings >= _MIN_SIGHTINGS,

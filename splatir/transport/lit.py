@@ -97,6 +97,15 @@ class CellLight:
             arriving = arriving + cells.light_from(environment)
         return cls(SplitSum(LightSum(environments)), cells, arriving)
 
+    @staticmethod
+    def narrowest(num_directions: int) -> float:
+        """GGX width of the narrowest lobe that cells resolve, half of one.
+
+        Args:
+            num_directions: Over the whole sphere.
+        """
+        return 0.5 * math.sqrt(4.0 * math.pi / num_directions)
+
     @property
     def dark(self) -> Float[Tensor, ""]:
         """Irradiance that counts as none under this light."""
@@ -204,7 +213,7 @@ class LitGaussians:
             self.materials.metallic[who],
         )
         alpha = alpha_from_roughness(points.roughness)
-        narrowest = 0.5 * math.sqrt(4.0 * math.pi / len(self.light.cells.directions))
+        narrowest = CellLight.narrowest(len(self.light.cells.directions))
         sums = specular_sums(
             self.scene.visibility,
             who,

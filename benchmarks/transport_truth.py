@@ -3,10 +3,14 @@
     python -m benchmarks.transport_truth SCENE... --output benchmarks/results/transport_truth.md
 
 Scenes have `gt/`, `relight/` and `envs/` (docs/data.md). Gaussians are sampled from the true depth,
-normals and materials of the test views, traced, and lit; what they say of shadows and bounces is
-composited over the true G-buffer, which is shaded pixel by pixel. So the errors are those of
-shading and transport alone: a ceiling, not a prediction for trained scenes. PSNR in sRGB on white
-inside the true mask, mean over views and lights.
+normals and materials of the test views, traced, and lit; the true G-buffer is shaded pixel by pixel
+with what they say of shadows and bounces. So the errors are those of shading and transport alone: a
+ceiling, not a prediction for trained scenes. PSNR in sRGB on white inside the true mask, mean over
+views and lights, the training light among them.
+
+What Gaussians say is composited, as everywhere. In trained scenes the G-buffer is composited with
+the same weights and fits it; the true one does not where Gaussians of several surfaces overlap. So
+one row looks values up instead: from the nearest Gaussians whose normals agree with the pixel's.
 """
 
 import argparse
@@ -22,7 +26,7 @@ from torch import Tensor
 from splatir.codecs.atomic import write_text
 from splatir.data.dataset import DataSettings, View
 from splatir.data.recognise import read_dataset
-from splatir.evaluate.truth import protocol_of, relit_picture, true_buffers
+from splatir.evaluate.truth import protocol_of, read_picture, relit_picture, true_buffers
 from splatir.maths.colour import srgb_from_linear
 from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterOptions
@@ -35,15 +39,24 @@ from splatir.shade.split_sum import SplitSum
 from splatir.shade.surface import SurfacePoints
 from splatir.storage.environment import read_environment
 from splatir.transport.lighting import GaussianLighting
-from splatir.transport.lit import Bounced, light_gaussians
+from splatir.transport.lit import Bounced, LitGaussians, light_gaussians
 from splatir.transport.materials import SurfaceMaterials
 from splatir.transport.path_integrator import PathSettings, PathTracing
 from splatir.transport.scene import SceneTransport
 
-ROWS = ("no transport", "visibility", "visibility + bounces", "reference")
+_NONE, _VISIBILITY, _BAKED, _LOOKED_UP, _REFERENCE = ROWS = (
+    "no transport",
+    "visibility",
+    "visibility + bounces",
+    "the same, looked up",
+    "reference",
+)
 # Pixels whose depths differ by more than this (standard deviation) mix two surfaces.
 _MAX_SPREAD = 0.03
 _MIN_COSINE = 0.08
+# Gaussians that are looked up, the width of their weights in their sizes, and the power of the
+# cosines to the pixel's shading normal and to its surface's.
+_NEAREST, _REACH, _SHARPNESS = 6, 1.2, 4
 # Widths of the Gaussians in mean distances to their six neighbours.
 _WIDTH = 0.8
 
@@ -102,23 +115,32 @@ def _measure(root: Path, arguments: argparse.Namespace) -> str:
     paths = PathSettings(arguments.samples)
     scores: dict[str, list[float]] = {row: [] for row in ROWS}
     seconds = []
-    for name in sorted(path.name for path in (root / "relight").iterdir()):
-        light = read_environment(root / "envs" / f"{name}.exr")
+    relit = {path.name for path in (root / "relight").iterdir()}
+    for file in sorted((root / "envs").glob("*.exr")):
+        light = read_environment(file)
         started = time.perf_counter()
         lit = light_gaussians(scene, materials, light)
         seconds.append(time.perf_counter() - started)
         none = torch.zeros_like(lit.bounced.radiance)
         rows: dict[str, GaussianLighting | None] = {
-            "no transport": None,
-            "visibility": replace(lit, bounced=Bounced(none, none)),
-            "visibility + bounces": lit,
-            "reference": PathTracing(scene, materials, light, paths),
+            _NONE: None,
+            _VISIBILITY: replace(lit, bounced=Bounced(none, none)),
+            _BAKED: lit,
+            _LOOKED_UP: lit,
+            _REFERENCE: PathTracing(scene, materials, light, paths),
         }
         for index in arguments.views:
             true = views[index]
-            picture = relit_picture(root, protocol_of(root), true.view, name)
+            if file.stem in relit:
+                picture = relit_picture(root, protocol_of(root), true.view, file.stem)
+            else:
+                picture = read_picture(true.view.image_path)
             for row, lighting in rows.items():
-                radiance = _shaded(true, model, light, lighting)
+                if row == _LOOKED_UP:
+                    channels = _looked_up(true, lit)
+                    radiance = lit.shade(true.points, channels).radiance
+                else:
+                    radiance = _shaded(true, model, light, lighting)
                 scores[row].append(_psnr(radiance, true.mask, picture.rgb_srgb, picture.alpha))
     means = " | ".join(f"{sum(found) / len(found):.2f}" for found in scores.values())
     return f"| {root.name} | {means} | {bake:.1f} | {sum(seconds) / len(seconds):.2f} |"
@@ -209,6 +231,22 @@ def _shaded(
     raster = backend.rasterize(model.gaussians, camera, channels, None, RasterOptions())
     straight = raster.features / raster.alpha.clamp_min(1e-4)
     return lighting.shade(true.points, straight[true.mask]).radiance
+
+
+def _looked_up(true: TrueView, lit: LitGaussians) -> Tensor:
+    """Channels of the nearest Gaussians, weighted by distance and by agreement of normals."""
+    positions, normals = lit.scene.positions, lit.scene.visibility.normals
+    found = KDTree(positions.numpy()).query(true.points.positions.numpy(), _NEAREST)
+    distances, near = (torch.from_numpy(values) for values in found)
+    reach = _REACH * lit.scene.occluder.sizes.median()
+    weights = (-0.5 * (distances.float() / reach).square()).exp()
+    for at_pixel in (true.points.normals, true.geo_normals):
+        cosines = (normals[near] * at_pixel[:, None]).sum(-1).clamp_min(0.0)
+        weights = weights * cosines**_SHARPNESS
+    # Where none agrees, the nearest.
+    weights[:, 0] += 1e-9
+    channels = lit.channels(true.view.camera.position_world)[near]
+    return (weights[..., None] * channels).sum(1) / weights.sum(1, keepdim=True)
 
 
 def _psnr(radiance: Tensor, mask: Tensor, true_srgb: np.ndarray, true_alpha: np.ndarray) -> float:

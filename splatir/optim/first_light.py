@@ -30,10 +30,6 @@ _RIDGE = 1e-3
 _EVEN_SHARE = 0.2
 # Radiance below which relative errors mean nothing, relative to the mean.
 _DARK = 0.05
-# Paint this bright, in its largest channel, is where the brightest part of the surfaces begins.
-_BRIGHT_PAINT, _BRIGHT_FROM = 0.9, 0.85
-# Rounds of looking for that, and exponent of a round's correction.
-_SCALE_ROUNDS, _SCALE_STEP = 4, 0.8
 _CHUNK = 1 << 14
 
 
@@ -67,45 +63,6 @@ def light_from_radiance(
         seen.is_bound[..., None], torch.maximum(guess, seen.radiance), seen.radiance
     )
     return EnvironmentLight(torch.lerp(guess, shown, certainty))
-
-
-@torch.no_grad()
-def scale_under_seen_light(
-    visibility: Visibility,
-    radiance: Float[Tensor, "n 3"],
-    albedo: Float[Tensor, "n 3"],
-    weights: Float[Tensor, " n"],
-    seen: SeenLight,
-) -> float:
-    """Factor of a guessed albedo with which some surfaces, but not many, look as bright as paint.
-
-    Light that was seen has the photos' own scale, what was not seen has the inverse of the
-    albedo's: too bright an albedo leaves the rest of the sky too dark, and some surfaces brighter
-    than any paint under it.
-
-    Args:
-        visibility: What the surfaces see.
-        radiance: Mean over views, linear.
-        albedo: Guess, linear.
-        weights: Importance of each, such as its area.
-        seen: What the photos show of the light.
-    """
-    known = _known_cells(visibility, seen)
-    white = torch.ones_like(weights)
-    counted = weights > 0.0
-    factor = 1.0
-    for _ in range(_SCALE_ROUNDS):
-        guess = factor * albedo.mean(-1)
-        surfaces = _Surfaces(visibility, guess, radiance.mean(-1), weights)
-        arriving = replace(surfaces, albedo=white).under(_robust_cells(surfaces, *known))
-        apparent = radiance.amax(-1) / arriving.clamp_min(_DARK * float(arriving.median()) + 1e-12)
-        values, order = apparent[counted].sort()
-        below = weights[counted][order].cumsum(0)
-        if not len(values):
-            break
-        index = int((below < _BRIGHT_FROM * below[-1]).sum())
-        factor *= (_BRIGHT_PAINT / float(values[min(index, len(values) - 1)])) ** _SCALE_STEP
-    return factor
 
 
 @dataclass(frozen=True)

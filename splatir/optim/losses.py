@@ -19,7 +19,7 @@ from splatir.settings import Settings, check_range
 _MIN_SOLID = 0.01
 
 # Weight of coverage about an uncertain outline: without any, background grows there.
-_RIM_WEIGHT = 0.2
+_RIM_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)

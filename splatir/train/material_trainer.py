@@ -8,7 +8,7 @@ from torch import Tensor
 from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.data.images import Photo
-from splatir.optim.seen_light import SeenLight
+from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.scene.camera import Camera
 from splatir.scene.lights import EnvironmentLight
@@ -109,15 +109,16 @@ class MaterialTrainer:
         known = None
         if not state.environment.requires_grad:
             known = KnownLight.of(EnvironmentLight(state.radiance))
+        seen = self._seen_light(state)
         context = MaterialContext(
             stage,
             self._inputs.rasterizer,
             self._settings.rates,
             RasterOptions(antialiased=self._settings.uses_antialiasing),
             known,
-            scale=self._scale(),
+            scale=self._scale(seen),
             distance=self._inputs.distance,
-            seen=self._seen_light(state),
+            seen=seen,
         )
         return lambda camera, photo, _: self._step(state, context, camera, photo)
 
@@ -161,7 +162,7 @@ class MaterialTrainer:
         seen = seen_light(inputs.dataset, inputs.photos, height, around)
         return None if seen is None else seen.to(state.model.means.device)
 
-    def _scale(self) -> Scale:
+    def _scale(self, seen: SeenLight | None) -> Scale:
         """What decides between bright paint and bright light."""
         settings = self._settings
         if settings.envmap is not None:
@@ -169,6 +170,8 @@ class MaterialTrainer:
         card = grey_card(settings, self._inputs.dataset)
         if card is not None:
             return card
+        if seen is not None and seen.share > ENOUGH_SEEN:
+            return "given"
         maps = settings.maps
         are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
         return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"

@@ -10,8 +10,8 @@ from splatir.data.dataset import Dataset
 from splatir.maths.colour import linear_from_srgb
 from splatir.maths.frames import similarity_scale
 from splatir.maths.spherical_harmonics import SH_DC
-from splatir.optim.first_light import light_from_radiance, scale_under_seen_light
-from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
+from splatir.optim.first_light import light_from_radiance
+from splatir.optim.seen_light import SeenLight
 from splatir.scene.environment_map import rotate_environment
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
@@ -54,8 +54,8 @@ def start_materials(
         if transport is None:
             environment = _initial_light(state.model, materials["albedo"], height)
         else:
-            albedo, light = _light_from_shadows(state.model, materials, height, transport, seen)
-            materials["albedo"], environment = albedo, light.radiance.log()
+            light = _light_from_shadows(state.model, materials["albedo"], height, transport, seen)
+            environment = light.radiance.log()
     else:
         radiance = known_light.radiance.to(state.model.means.device)
         environment = radiance.clamp_min(_MIN_RADIANCE).log()
@@ -108,20 +108,16 @@ def _mean_radiance(model: GaussianModel) -> Float[Tensor, "n 3"]:
 
 def _light_from_shadows(
     model: GaussianModel,
-    materials: dict[str, Tensor],
+    albedo: Tensor,
     height: int,
     transport: SceneTransport,
     seen: SeenLight | None,
-) -> tuple[Tensor, EnvironmentLight]:
-    """Albedo, and the light under which the Gaussians then look most like their radiance."""
+) -> EnvironmentLight:
+    """The light under which the Gaussians look most like their radiance."""
     opacities = model.opacities.detach()
     areas = transport.occluder.sizes.square() * opacities * (opacities > _MIN_OPACITY)
-    radiance, albedo = _mean_radiance(model), materials["albedo"]
-    visibility = transport.visibility
-    if seen is not None and seen.share > ENOUGH_SEEN:
-        factor = scale_under_seen_light(visibility, radiance, albedo, areas, seen)
-        albedo = (factor * albedo).clamp(_MIN_ALBEDO, 1.0 - _MIN_ALBEDO)
-    return albedo, light_from_radiance(visibility, radiance, albedo, areas, height, seen)
+    radiance = _mean_radiance(model)
+    return light_from_radiance(transport.visibility, radiance, albedo, areas, height, seen)
 
 
 def _initial_light(model: GaussianModel, albedo: Tensor, height: int) -> Float[Tensor, "h w 3"]:

@@ -18,13 +18,16 @@ from tests.captures import (
     write_photo,
 )
 
+# Of a point's disc, pixels: masks are eroded by 2 before they are scored.
+_RADIUS = 6.0
+
 
 def write_llff(root: Path, scene: SmallScene) -> list[str]:
     """images/, masks/ and poses_bounds.npy; returns the names."""
     names = image_names(len(scene.cameras))
     rows = []
     for camera, name in zip(scene.cameras, names, strict=True):
-        photo = scene.photo(camera)
+        photo = scene.photo(camera, _RADIUS)
         write_photo(root / "images" / name, photo, keep_alpha=False)
         write_photo(root / "masks" / name, np.repeat(photo[..., 3:], 4, -1), keep_alpha=False)
         right, up, back, position = np.array(opengl_matrix(camera))[:3].T
@@ -39,7 +42,7 @@ def write_objects_with_lighting(root: Path, scene: SmallScene) -> None:
     """test/inputs with images, cameras and masks, and one picture under another light."""
     inputs = root / "test" / "inputs"
     for i, camera in enumerate(scene.cameras):
-        photo = scene.photo(camera)
+        photo = scene.photo(camera, _RADIUS)
         write_photo(inputs / f"image_{i:04d}.png", photo, keep_alpha=False)
         mask = np.repeat(photo[..., 3:], 4, -1)
         write_photo(inputs / f"mask_{i:04d}.png", mask, keep_alpha=False)
@@ -77,7 +80,7 @@ def write_orb(root: Path, scene: SmallScene, num_test: int = 2) -> list[str]:
 
 
 def _write_hdr_photo(folder: Path, part: str, stem: str, scene: SmallScene, camera: Camera) -> None:
-    photo = scene.photo(camera)
+    photo = scene.photo(camera, _RADIUS)
     linear = linear_values(photo)
     (folder / part).mkdir(parents=True, exist_ok=True)
     write_exr(folder / part / f"{stem}.exr", 1.5 * linear)
@@ -107,7 +110,7 @@ def _write_frames(
 
 
 def _write_truth(folder: Path, stem: str, scene: SmallScene, camera: Camera) -> None:
-    photo = scene.photo(camera)
+    photo = scene.photo(camera, _RADIUS)
     for name in ("env_map", "surface_normal", "z_depth", "pseudo_gt_albedo"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     # Brighter from where the camera looks.
@@ -126,7 +129,7 @@ def _write_colmap(folder: Path, scene: SmallScene, num_train: int) -> None:
     write_colmap_model(folder / "sparse" / "0", scene, names, binary=True)
     write_colmap_model(folder / "sparse" / "mug_scene009", scene, names, binary=True)
     for camera, name in zip(scene.cameras, names, strict=True):
-        photo = scene.photo(camera)
+        photo = scene.photo(camera, _RADIUS)
         write_photo(folder / "images" / name, photo, keep_alpha=False)
         mask = np.repeat(photo[..., 3:], 4, -1)
         write_photo(folder / "masks" / name, mask, keep_alpha=False)

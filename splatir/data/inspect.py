@@ -295,7 +295,7 @@ def _radius(points: Float[Tensor, "n 3"]) -> float:
 def _object_text(report: DatasetReport) -> str:
     total = report.num_train + report.num_test
     if report.num_with_alpha == 0:
-        return "no masks, no alpha: training finds the object itself (docs/captures.md)"
+        return "no masks, no alpha: training finds the object before its background"
     source = f"masks in {report.num_with_mask}" if report.num_with_mask else "alpha channel"
     background = "with background" if report.has_background else "no background"
     return f"in {report.num_with_alpha} of {total} views ({source}), {background}"

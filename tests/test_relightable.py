@@ -86,7 +86,7 @@ def test_the_examples_of_the_documentation_run(
 ) -> None:
     text = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for suffix in (".ply", ".json", ".exr"):
         relightable.with_suffix(suffix).rename(relightable.with_name(f"splats{suffix}"))
     sidecar = relightable.with_name("splats.json")
@@ -96,6 +96,7 @@ def test_the_examples_of_the_documentation_run(
     for example in examples:
         exec(example, found)
     assert found["light"] is not None and found["normals"].shape == (5, 3)
+    assert found["transfer"] is None
     np.testing.assert_allclose(found["base_color"], found["albedo"].detach(), atol=3e-6)
     np.testing.assert_allclose(found["opacity"], found["model"].opacities.detach(), rtol=1e-5)
     np.testing.assert_allclose(found["sigmas"], found["model"].scales.detach(), rtol=1e-5)

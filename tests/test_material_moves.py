@@ -63,6 +63,13 @@ def test_correcting_the_scale_keeps_the_product_of_albedo_and_light(albedo: floa
     assert torch.allclose(after * log_light.exp()[0, 0], before, rtol=1e-4)
 
 
+def test_correcting_the_scale_leaves_light_that_was_seen() -> None:
+    model, log_light, certainty = dielectrics(albedo=0.3), torch.zeros(4, 8, 3), torch.zeros(4, 8)
+    certainty[2:] = 1.0
+    correct_scale(model, log_light, 0.9, certainty)
+    assert bool((log_light[:2] < 0.0).all()) and bool((log_light[2:] == 0.0).all())
+
+
 def test_corrections_end_at_the_convention() -> None:
     model, log_light = dielectrics(albedo=0.1), torch.zeros(4, 8, 3)
     with torch.no_grad():

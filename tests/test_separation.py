@@ -245,9 +245,10 @@ def test_surroundings_go_behind_a_relit_object_and_into_a_plain_ply(
     assert "--format plain" in capsys.readouterr().err
 
 
-def test_a_region_where_nothing_is_is_refused_with_what_to_do(
-    capture: Path, tmp_path: Path
+@pytest.mark.parametrize("roi", ["50,50,50,0.1", "0,0,0,1000"])
+def test_a_region_that_holds_nothing_or_all_is_refused_with_what_to_do(
+    capture: Path, tmp_path: Path, roi: str
 ) -> None:
-    settings = replace(settings_for(capture, tmp_path / "run"), roi="50,50,50,0.1", steps=2)
+    settings = replace(settings_for(capture, tmp_path / "run"), roi=roi, steps=2)
     with pytest.raises(TrainingStopped, match="--roi"):
         train(replace(settings, surroundings_steps=2))

@@ -70,6 +70,11 @@ def separate(
             "no object was found where the cameras look. Say where it is with --roi x,y,z,radius "
             "(in the capture's own frame), or train radiance alone with --roi none."
         )
+    if bool(is_object.all()):
+        raise ValueError(
+            "everything that was trained lies in the region of interest, so nothing is around the "
+            "object. Give a smaller --roi, or train radiance alone with --roi none."
+        )
     masks = [object_mask(model, is_object, camera, backend, options) for camera in cameras]
     if not any(bool((mask > 0).any()) for mask in masks):
         raise ValueError(

@@ -371,6 +371,24 @@ def test_collecting_absolute_gradients_leaves_no_memory_behind(primitive: Primit
         gc.enable()
 
 
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_gradients_are_summed_in_the_same_order_every_time(primitive: Primitive) -> None:
+    """Rows picked as `rows[index]` get their gradients by atomics once there are many of them."""
+    scene = random_scene(8, 0, primitive)
+    means = scene.gaussians.means.clone().requires_grad_()
+    gaussians = replace(scene.gaussians, means=means)
+    output = rasterize(BACKEND, replace(scene, gaussians=gaussians), all_outputs(primitive))
+    seen, waiting = set(), [image.grad_fn for image in images(output).values()]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    names = {node.name() for node in seen}
+    assert "IndexSelectBackward0" in names
+    assert "IndexBackward0" not in names
+
+
 def test_screen_gradients_are_asked_for_too_early() -> None:
     scene = random_scene(3, 0)
     with pytest.raises(RuntimeError, match="only after"):

@@ -182,7 +182,7 @@ def _blend(
         is_candidate = (alphas > 0) & (before > 0.5)
         ranks = torch.arange(1, len(alphas) + 1, device=alphas.device)[:, None] * is_candidate
         last = ranks.max(0).values
-        median = torch.where(last > 0, depths[(last - 1).clamp_min(0)], 0.0)
+        median = torch.where(last > 0, depths.index_select(0, (last - 1).clamp_min(0)), 0.0)
     if options.distortion:
         weighted = weights * depths[:, None]
         earlier = weighted.cumsum(0) - weighted
@@ -206,8 +206,9 @@ def _composite(
     width, height = size
     rows = torch.cat([*columns, depths[:, None], values], -1)
     geometry = sum(column.shape[1] for column in columns)
-    per_tile = rows[lists.splats].split(lists.counts)
-    sinks = None if absolute is None else absolute[lists.splats].split(lists.counts)
+    # Not rows[...]: its gradient is summed by atomics, in another order each time.
+    per_tile = rows.index_select(0, lists.splats).split(lists.counts)
+    sinks = None if absolute is None else absolute.index_select(0, lists.splats).split(lists.counts)
 
     def shade(rows: Tensor, sink: Tensor | None, pixels: Tensor) -> tuple[Tensor, ...]:
         footprint, depths, values = rows.split([geometry, 1, rows.shape[1] - geometry - 1], -1)

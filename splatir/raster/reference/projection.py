@@ -109,9 +109,11 @@ def rectangle_on_image(
 
 def _footprints(gaussians: Gaussians, camera: Camera, index: Tensor) -> _Footprints:
     """Centres and covariances of the indexed splats, which must lie in front of the camera."""
-    means_camera, means2d = project_points(gaussians.means[index], camera)
+    means_camera, means2d = project_points(gaussians.means.index_select(0, index), camera)
     jacobians = _perspective_jacobians(means_camera, camera)
-    axes = rotation_from_quat(gaussians.quats[index]) * gaussians.scales[index][:, None, :]
+    # Not quats[index]: its gradient is summed by atomics, in another order each time.
+    R_world_splat = rotation_from_quat(gaussians.quats.index_select(0, index))
+    axes = R_world_splat * gaussians.scales.index_select(0, index)[:, None, :]
     half = jacobians @ (camera.T_camera_world[:3, :3] @ axes)
     covariances = half @ half.mT
     xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
@@ -144,7 +146,7 @@ def _radii(
     footprints: _Footprints, gaussians: Gaussians, index: Tensor, options: RasterOptions
 ) -> Float[Tensor, "m 2"]:
     """Half extents that hold every alpha >= 1/255 (Radl et al. 2024, B.2), before the image cut."""
-    opacities = gaussians.opacities[index]
+    opacities = gaussians.opacities.index_select(0, index)
     if options.antialiased:
         opacities = opacities * footprints.compensations
     extents = (2 * (opacities / MIN_ALPHA).clamp_min(1.0).log()).sqrt().clamp_max(MAX_EXTENT)

@@ -81,9 +81,13 @@ def _transforms_and_normals(
 ) -> tuple[Float[Tensor, "m 3 3"], Float[Tensor, "m 3"]]:
     """Ray transforms K [s_u t_u | s_v t_v | p] and camera-facing normals of the indexed surfels."""
     R_camera_world = camera.T_camera_world[:3, :3]
-    means_camera = gaussians.means[index] @ R_camera_world.mT + camera.T_camera_world[:3, 3]
-    R_camera_surfel = R_camera_world @ rotation_from_quat(gaussians.quats[index])
-    tangents = R_camera_surfel[:, :, :2] * gaussians.scales[index][:, None, :2]
+    # Not means[index]: its gradient is summed by atomics, in another order each time.
+    means, quats, scales = (
+        rows.index_select(0, index) for rows in (gaussians.means, gaussians.quats, gaussians.scales)
+    )
+    means_camera = means @ R_camera_world.mT + camera.T_camera_world[:3, 3]
+    R_camera_surfel = R_camera_world @ rotation_from_quat(quats)
+    tangents = R_camera_surfel[:, :, :2] * scales[:, None, :2]
     transforms = camera.K @ torch.cat([tangents, means_camera[:, :, None]], -1)
     normals = R_camera_surfel[:, :, 2]
     faces_away = (normals * means_camera).sum(-1, keepdim=True) >= 0

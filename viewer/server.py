@@ -21,6 +21,8 @@ from viewer.scene import ViewedScene
 
 # How often browsers hear of a scene that is being made.
 _FOLLOW_SECONDS = 0.5
+# The browser hangs the picture at distance 1: it would be cut off by a plane beyond that.
+_MAX_NEAR = 0.5
 
 
 @contextmanager
@@ -52,7 +54,13 @@ def serving(
 
         @server.on_client_connect
         def _(browser: Any) -> None:
-            Controls(page.connect(browser))
+            client = page.connect(browser)
+            Controls(client)
+            # Its camera may have been told before there was anybody to listen, and it may have
+            # gone before it was known.
+            client.refresh()
+            if browser.client_id not in server.get_clients():
+                page.disconnect(browser)
 
         @server.on_client_disconnect
         def _(browser: Any) -> None:
@@ -124,4 +132,4 @@ def _place_camera(
         start.position = (x, y, z)
         start.fov = 0.8
     start.look_at = centre
-    start.near = 0.01 * radius
+    start.near = min(0.01 * radius, _MAX_NEAR)

@@ -16,9 +16,12 @@ from viewer.exports import (
     relightable_files,
     video_file,
 )
+from viewer.lights import environment_of
 from viewer.share import web_page
-from viewer.splats import Subject
+from viewer.splats import Sky, Subject, sky_of
 
+# Of the environment in a web page, in radii of the scene.
+_SKY_DISTANCE = 20.0
 _HEIGHTS = ("360", "480", "720", "1080")
 
 
@@ -119,10 +122,16 @@ class ExportTab:
         client, pose = self.client, self.client.pose()
         with self._waiting("Making a web page"):
             splats = client.page.renderer.splats(pose.position, self._subject)
-            target = tuple(float(value) for value in client.browser.camera.look_at)
-            behind = 0 if client.look.backdrop == "black" else 255
-            html = web_page(splats, pose, np.array(target), behind, self._stem)
+            target = np.array([float(value) for value in client.browser.camera.look_at])
+            html = web_page(splats, pose, target, self._background(), self._stem)
         return f"{self._stem}.html", html.encode()
+
+    def _background(self) -> int | Sky:
+        client = self.client
+        environment = environment_of(client.choice, client.page.library)
+        if client.look.backdrop == "environment" and environment is not None:
+            return sky_of(environment, client.look, _SKY_DISTANCE * client.page.radius)
+        return 0 if client.look.backdrop == "black" else 255
 
     def _splats(self) -> tuple[str, bytes]:
         page = self.client.page

@@ -8,11 +8,29 @@ import viser
 from jaxtyping import Float
 
 from viewer.pose import Pose
-from viewer.splats import Splats
+from viewer.splats import Sky, Splats
+
+# Browsers refuse module workers of blobs to pages opened from files, silently, and splats would
+# never be sorted: those behind would be seen through those before. viser's client has the worker
+# as a data URL too, and takes it where the first way throws.
+_WORKERS = """<script>
+if (location.protocol === "file:") {
+  window.Worker = class extends window.Worker {
+    constructor(url, options) {
+      if (String(url).startsWith("blob:")) throw new Error("no workers of blobs");
+      super(url, options);
+    }
+  };
+}
+</script>"""
 
 
 def web_page(
-    splats: Splats, pose: Pose, target: Float[np.ndarray, " 3"], background: int, title: str
+    splats: Splats,
+    pose: Pose,
+    target: Float[np.ndarray, " 3"],
+    background: int | Sky,
+    title: str,
 ) -> str:
     """A page that holds viser's client and the splats.
 
@@ -20,7 +38,7 @@ def web_page(
         splats: What is shown; their colours are fixed.
         pose: Camera of the start.
         target: What it turns about, world frame.
-        background: Grey behind the splats, 0 to 255.
+        background: Grey behind the splats, 0 to 255, or an environment.
         title: Of the page.
     """
     # A server of its own: what it holds is what the page will hold.
@@ -30,7 +48,7 @@ def web_page(
         camera = server.initial_camera
         camera.position, camera.look_at, camera.fov = pose.position, target, pose.fov
         camera.near = 0.01 * float(np.linalg.norm(np.asarray(pose.position) - target))
-        server.scene.set_background_image(np.full((4, 4, 3), background, np.uint8), format="png")
+        _add_background(server.scene, background)
         server.scene.add_gaussian_splats(
             "/splats",
             splats.centres,
@@ -42,5 +60,18 @@ def web_page(
         page = server.scene.as_html()
     finally:
         server.stop()
-    named = f"<title>{html.escape(title)}</title>"
+    named = f"<title>{html.escape(title)}</title>{_WORKERS}"
     return re.sub(r"<title>.*?</title>", lambda _: named, page, count=1, flags=re.DOTALL)
+
+
+def _add_background(scene: viser.SceneApi, background: int | Sky) -> None:
+    if isinstance(background, Sky):
+        scene.add_point_cloud(
+            "/sky",
+            background.points,
+            background.colours,
+            point_size=background.size,
+            point_shading="flat",
+        )
+    else:
+        scene.set_background_image(np.full((4, 4, 3), background, np.uint8), format="png")

@@ -1,5 +1,6 @@
 """How do Gaussians under the present light become splats that the browser draws itself?"""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +8,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from splatir.evaluate.pictures import value_picture
 from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.maths.rotations import rotation_from_quat
 from splatir.maths.safe import safe_normalise
+from splatir.maths.spherical_harmonics import spread_directions
 from splatir.render.deferred import Lighting
 from splatir.render.tone import display_srgb
+from splatir.scene.environment_map import sample_environment
 from splatir.scene.gaussians import Gaussians
+from splatir.scene.lights import EnvironmentLight
 from splatir.scene.normals import normal_axes
 from splatir.scene.radiance import radiance_colours
 from splatir.shade.surface import Shading, SurfacePoints
@@ -26,6 +31,9 @@ from viewer.look import BROWSER_CHANNELS, Look
 # Covariances travel as half floats: lengths are sent in units that bring typical ones near 1, and
 # no variance beyond what a half float holds.
 _MAX_VARIANCE = 3e4
+# Points of an environment behind a page without a server, the rows that they can tell apart, and
+# their size as a share of the mean distance of neighbours: the least that leaves no gaps.
+_SKY_POINTS, _SKY_ROWS, _SKY_OVERLAP = 20_000, 100, 1.6
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,21 @@ class Splats:
     colours: Float[np.ndarray, "n 3"]
     opacities: Float[np.ndarray, "n 1"]
     unit: float
+
+
+@dataclass(frozen=True)
+class Sky:
+    """What is behind the splats of a page.
+
+    Attributes:
+        points: World frame.
+        colours: sRGB, 0 to 1.
+        size: Of a point, scene units.
+    """
+
+    points: Float[np.ndarray, "n 3"]
+    colours: Float[np.ndarray, "n 3"]
+    size: float
 
 
 def splats_of(gaussians: Gaussians, colours: Float[Tensor, "n 3"]) -> Splats:
@@ -102,8 +125,7 @@ def splat_colours(
     channel, gain = look.channel, 2.0**look.exposure
     if channel not in BROWSER_CHANNELS:
         raise ValueError(
-            f"the browser cannot draw '{channel}' of single splats: choose one of "
-            f"{', '.join(BROWSER_CHANNELS)}, or let the server draw."
+            f"single splats have no '{channel}': choose one of {', '.join(BROWSER_CHANNELS)}."
         )
     position = position.to(model.means)
     if channel == "radiance":
@@ -141,6 +163,28 @@ def _shading(subject: Subject, normals: Tensor, views: Tensor, lighting: Lightin
         who = torch.arange(model.num_gaussians, device=views.device)
         return lighting.shade(points, lighting.channels_of(who, views))
     return lighting.shade(points)
+
+
+def sky_of(environment: EnvironmentLight, look: Look, distance: float) -> Sky:
+    """An environment as a sphere of points about the origin, for pages that have no server.
+
+    Args:
+        environment: World frame.
+        look: Exposure and tone.
+        distance: Radius of the sphere, scene units; far beyond the scene.
+    """
+    rows = min(_SKY_ROWS, environment.radiance.shape[0])
+    texels = environment.radiance.detach().cpu().permute(2, 0, 1)[None]
+    # Means, as single texels of a fine map would not be what the points stand for.
+    reduced = functional.interpolate(texels, size=(rows, 2 * rows), mode="area")[0].permute(1, 2, 0)
+    directions = spread_directions(_SKY_POINTS).float()
+    seen = sample_environment(EnvironmentLight(reduced), directions)
+    spacing = math.sqrt(4.0 * math.pi / _SKY_POINTS)
+    return Sky(
+        (distance * directions).numpy(),
+        display_srgb(seen * 2.0**look.exposure, look.tone).clamp(0.0, 1.0).numpy(),
+        _SKY_OVERLAP * distance * spacing,
+    )
 
 
 class BrowserSplats:

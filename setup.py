@@ -33,9 +33,9 @@ def native_build() -> ModuleType:
 
 
 class BuildNative(Command):
-    """Compiles the kernels and puts the presets where an installed package finds them."""
+    """Compiles the kernels and puts presets and maps where an installed package finds them."""
 
-    description = "compile the native libraries, copy the presets"
+    description = "compile the native libraries, copy the presets and the viewer's maps"
     user_options = []  # noqa: RUF012 - setuptools' own name and type
 
     def initialize_options(self) -> None:
@@ -61,26 +61,36 @@ class BuildNative(Command):
         except (compiler.CompilerMissing, compiler.BuildFailed) as error:
             print(WITHOUT_LIBRARY.format(reason=error), file=sys.stderr)
         if not self.editable_mode:
-            presets = package / "splatir" / "configs"
-            shutil.rmtree(presets, ignore_errors=True)
-            presets.mkdir(parents=True)
-            for preset in sorted((ROOT / "configs").glob("*.toml")):
-                shutil.copy(preset, presets)
+            _copy("configs/*.toml", package / "splatir" / "configs")
+            _copy("assets/demo/*.hdr", package / "splatir" / "maps")
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this step."""
-        sources = [*(ROOT / NATIVE / "src").iterdir(), *(ROOT / "configs").glob("*.toml")]
+        sources = [
+            *(ROOT / NATIVE / "src").iterdir(),
+            *(ROOT / "configs").glob("*.toml"),
+            *(ROOT / "assets" / "demo").glob("*.hdr"),
+        ]
         return [str(path.relative_to(ROOT)) for path in sorted(sources)]
 
     def get_outputs(self) -> list[str]:
         """Files in the build tree."""
         assert self.build_lib is not None
         package = Path(self.build_lib) / "splatir"
-        return [str(path) for path in [*package.glob("native/*.so"), *package.glob("configs/*")]]
+        patterns = ("native/*.so", "configs/*", "maps/*")
+        return [str(path) for pattern in patterns for path in package.glob(pattern)]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Which outputs are plain copies of sources; none that an editable install must link."""
         return {}
+
+
+def _copy(pattern: str, folder: Path) -> None:
+    """The files of a pattern, and nothing else, into a folder of the build tree."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in sorted(ROOT.glob(pattern)):
+        shutil.copy(path, folder)
 
 
 class PlatformWheel(bdist_wheel):

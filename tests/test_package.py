@@ -176,6 +176,8 @@ def test_wheel_holds_every_library_the_presets_and_no_sources(tmp_path: Path) ->
         assert libraries == {library_name(isa) for isa in instruction_sets()}
         installed_presets = {Path(n).stem for n in names if n.startswith("splatir/configs/")}
         assert installed_presets == set(presets.names())
+        installed_maps = {Path(n).name for n in names if n.startswith("splatir/maps/")}
+        assert installed_maps == {path.name for path in (ROOT / "assets" / "demo").glob("*.hdr")}
         assert not [name for name in names if name.endswith((".cpp", ".h"))]
         assert {Path(name).parts[0] for name in names} == {
             "splatir",

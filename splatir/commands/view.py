@@ -27,8 +27,9 @@ from splatir.transport.scene import SceneTransport
 if TYPE_CHECKING:
     from viewer.scene import PhotoView, ViewedScene
 
-# Beside a clone's package; an installed one has none.
-_DEMO_MAPS = Path(__file__).parents[2] / "assets" / "demo"
+# Within an installed package, beside that of a clone.
+_PACKAGE = Path(__file__).parents[1]
+_BUNDLED_MAPS = (_PACKAGE / "maps", _PACKAGE.parent / "assets" / "demo")
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,9 @@ def _background_of(finished: FinishedRun) -> tuple[float, float, float] | None:
 
 
 def _environment_maps(folder: Path | None) -> dict[str, Path]:
-    """Maps to offer, by name: those of a clone's demo, and those of a folder."""
+    """Maps to offer, by name: the bundled ones, and those of a folder."""
     found = {}
-    for place in (_DEMO_MAPS, folder):
+    for place in (*_BUNDLED_MAPS, folder):
         if place is not None and place.is_dir():
             for path in sorted(place.iterdir()):
                 if path.suffix.lower() in ENVIRONMENT_SUFFIXES:

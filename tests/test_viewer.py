@@ -27,6 +27,7 @@ from tests.viewer_scenes import (
 )
 from viewer.edits import Change, Edited, History, Selection
 from viewer.lights import Lamp, LightChoice, LightLibrary, Sun, light_of
+from viewer.live import Live
 from viewer.look import Look, channels_of
 from viewer.pace import MOVING_FPS, Pace
 from viewer.page import Page
@@ -245,6 +246,33 @@ def test_a_fault_of_a_picture_is_said_once_and_the_next_one_comes(scene: ViewedS
     page.disconnect(browser)
     client.change_look(channel="depth")
     assert page.clients == ()
+
+
+def test_a_picture_that_waits_for_shadows_says_so(scene: ViewedScene) -> None:
+    page = Page(scene, 64, 1.0)
+    [browser] = connected(page, 1)
+    [client] = page.clients
+    client.change_look(channel="albedo")
+    assert until(lambda: bool(browser.pictures))
+    assert browser.waits == []
+    client.change_look(channel="image")
+    assert until(lambda: browser.waits[1:] == ["done"])
+    client.change_look(channel="diffuse")
+    assert until(lambda: client.pictures_sent >= 4)
+    assert len(browser.waits) == 2 and browser.notices == []
+    page.close()
+
+
+def test_a_scene_in_the_making_has_no_shadows_until_they_are_wanted(scene: ViewedScene) -> None:
+    assert Page(scene, 64, 1.0).first_choice.shadows
+    assert not Page(scene, 64, 1.0, Live()).first_choice.shadows
+
+
+def test_the_browser_draws_one_channel_that_splats_have() -> None:
+    assert Look(channel="albedo", drawn_by="browser").is_drawn_by_browser
+    assert not Look(channel="albedo").is_drawn_by_browser
+    assert not Look(channel="depth", drawn_by="browser").is_drawn_by_browser
+    assert not Look(channel="albedo", second="normal", drawn_by="browser").is_drawn_by_browser
 
 
 def test_jumping_to_a_camera_compares_with_its_photograph() -> None:

@@ -75,6 +75,7 @@ class FakeBrowser:
         self.splats: Any = None
         self.pictures: list[tuple[np.ndarray, np.ndarray | None]] = []
         self.notices: list[str] = []
+        self.waits: list[str] = []
 
     def _keep(self, picture: np.ndarray, depth: np.ndarray | None = None, **_: Any) -> None:
         self.pictures.append((picture, depth))
@@ -88,8 +89,10 @@ class FakeBrowser:
     def send_file_download(self, filename: str, content: bytes, **_: Any) -> None:
         raise AssertionError("no file was asked for")
 
-    def add_notification(self, title: str, body: str, **_: Any) -> None:
-        self.notices.append(f"{title}: {body}")
+    def add_notification(self, title: str, body: str, **options: Any) -> Any:
+        kept = self.waits if options.get("loading") else self.notices
+        kept.append(f"{title}: {body}")
+        return SimpleNamespace(remove=lambda: self.waits.append("done"))
 
     @contextlib.contextmanager
     def atomic(self) -> Iterator[None]:

@@ -36,6 +36,7 @@ class CameraTab:
         self._is_closed = threading.Event()
         self.are_shown.on_update(lambda _: self._show())
         client.browser.camera.on_update(lambda _: self.follow_camera())
+        self.chosen.on_update(lambda _: self._take_chosen())
         self.walk.on_click(lambda _: self._walk(self.walk.value))
         self.compare.on_click(lambda _: self._compare(self.compare.value))
 
@@ -66,6 +67,12 @@ class CameraTab:
     @property
     def _is_comparing(self) -> bool:
         return "photo" in self.client.look.channels or "error" in self.client.look.channels
+
+    def _take_chosen(self) -> None:
+        # It is also set by those who have gone there already.
+        through = self.client.compared(self.client.pose())
+        if through is None or through.name != self.chosen.value:
+            self.look_through(self.chosen.value)
 
     def _walk(self, how: str) -> None:
         step = {"this": 0, "previous": -1, "next": 1}[how]

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MOVING_QUALITY, _STILL_QUALITY = 60, 92
 # Largest distance of places that count as the same, as a share of the scene's radius.
 _SAME_PLACE = 2e-3
+_TRACING = "The first picture of these Gaussians takes a moment."
 
 
 class Browser(Protocol):
@@ -54,6 +56,10 @@ class Panels(Protocol):
 
     def scene_replaced(self) -> None:
         """The scene is another one, perhaps with other channels."""
+        ...
+
+    def edited(self) -> None:
+        """Gaussians were changed, or another point was picked."""
         ...
 
     def progressed(self) -> None:
@@ -185,13 +191,26 @@ class Client:
             self.panels.close()
 
     def _answer(self, pose: Pose, is_fine: bool) -> None:
-        if self.look.drawn_by == "browser":
-            self._send_splats(pose, is_fine)
-        else:
-            self._splats.hide()
-            self._send_picture(pose, is_fine)
+        with self._tracing_noticed():
+            if self.look.is_drawn_by_browser:
+                self._send_splats(pose, is_fine)
+            else:
+                self._splats.hide()
+                self._send_picture(pose, is_fine)
         self.pictures_sent += 1
         self._last_fault = ""
+
+    @contextlib.contextmanager
+    def _tracing_noticed(self) -> Iterator[None]:
+        """A notice for as long as the picture waits for shadows."""
+        page, notice = self.page, None
+        if page.renderer.must_trace(self.look, page.history.now, self.choice):
+            notice = self.browser.add_notification("Tracing shadows", _TRACING, loading=True)
+        try:
+            yield
+        finally:
+            if notice is not None:
+                notice.remove()
 
     def _send_picture(self, pose: Pose, is_fine: bool) -> None:
         page = self.page

@@ -71,6 +71,11 @@ class Controls:
             self._offer_keys()
         self.maps_changed()
 
+    def edited(self) -> None:
+        """Gaussians were changed, or another point was picked."""
+        if self.edit is not None:
+            self.edit.draw()
+
     def progressed(self) -> None:
         """The training has gone on."""
         if self.train is not None:

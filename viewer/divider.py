@@ -30,7 +30,7 @@ class Divider:
     def place(self) -> None:
         """Put it on the line, as the camera sees it now."""
         look = self.client.look
-        if look.second is None or look.drawn_by == "browser":
+        if look.second is None:
             if self._ball is not None:
                 self._ball.visible = False
             return

@@ -1,12 +1,20 @@
 """How does the page select Gaussians, change them, and save the result?"""
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from splatir.maths.colour import linear_from_srgb
 from viewer.client import Client
 from viewer.edits import Change, Selection
+
+# Of the Gaussians that are chosen, so many are marked: more would hide what they mark.
+_MAX_MARKS = 3000
+_MARK_COLOUR = (255, 140, 0)
 
 
 def linear_colour(rgb: tuple[int, int, int]) -> tuple[float, float, float]:
@@ -34,7 +42,11 @@ class EditTab:
         centre = tuple(page.scene.model.means.detach().median(0).values.tolist())
         self.shape = gui.add_dropdown("Region", ("box", "sphere", "all"), initial_value="box")
         self.size = gui.add_vector3("Size", (size, size, size), min=(1e-6, 1e-6, 1e-6), step=0.01)
-        self.is_shown = gui.add_checkbox("Show region", False, hint="Drag its gizmo to move it")
+        self.is_shown = gui.add_checkbox(
+            "Show selection",
+            False,
+            hint="Its region, with a gizmo to drag, and what it holds",
+        )
         self.to_picked = gui.add_button("Move region to picked point")
         self.is_alike = gui.add_checkbox("Only albedo like the picked point", False)
         self.tolerance = gui.add_slider("Tolerance", 0.01, 0.5, 0.01, 0.1)
@@ -57,15 +69,17 @@ class EditTab:
             position=centre,
             visible=False,
         )
-        colour = (255, 140, 0)
         self._box = client.browser.scene.add_box(
-            "/region_box", color=colour, wireframe=True, visible=False
+            "/region_box", color=_MARK_COLOUR, wireframe=True, visible=False
         )
         self._ball = client.browser.scene.add_icosphere(
-            "/region_ball", radius=0.5, color=colour, wireframe=True, visible=False
+            "/region_ball", radius=0.5, color=_MARK_COLOUR, wireframe=True, visible=False
         )
+        self._marks: Any = None
+        # Others' edits redraw it as well.
+        self._marking = threading.Lock()
         self._connect()
-        self._draw()
+        self.draw()
 
     def selection(self) -> Selection:
         """What the controls choose.
@@ -91,24 +105,30 @@ class EditTab:
 
     def _connect(self) -> None:
         for control in (self.shape, self.size, self.is_shown, self.is_alike, self.tolerance):
-            control.on_update(lambda _: self._draw())
+            control.on_update(lambda _: self.draw())
+        for value, is_set in (
+            (self.albedo, self.sets_albedo),
+            (self.roughness, self.sets_roughness),
+            (self.metallic, self.sets_metallic),
+        ):
+            value.on_update(_ticker(is_set))
         self.apply.on_click(lambda _: self._edit("apply"))
         self.hide.on_click(lambda _: self._edit("hide"))
         self.undo.on_click(lambda _: self._undo())
         self.save.on_click(lambda _: self._save())
         self.to_picked.on_click(lambda _: self._move())
-        self.gizmo.on_update(lambda _: self._draw())
+        self.gizmo.on_update(lambda _: self.draw())
 
     @property
     def actions(self) -> dict[str, Callable[[], None]]:
         """What keys may do here."""
-        return {"region": self._toggle_region, "undo": self._undo}
+        return {"selection": self._toggle, "undo": self._undo}
 
-    def _toggle_region(self) -> None:
+    def _toggle(self) -> None:
         self.is_shown.value = not self.is_shown.value
 
-    def _draw(self) -> None:
-        """The region as lines in the scene, and how much it holds."""
+    def draw(self) -> None:
+        """Show the region as lines in the scene, and what it holds as points and as a number."""
         place, size, shape = self.gizmo.position, self.size.value, self.shape.value
         is_shown = self.is_shown.value
         self.gizmo.visible = is_shown and shape != "all"
@@ -117,10 +137,29 @@ class EditTab:
         )
         self._box.position, self._box.dimensions = place, size
         self._ball.position, self._ball.scale = place, size
+        model = self.page.history.now.model
+        centres = model.means.detach()[:0]
         with self.page.guarded(self.client.browser, "Nothing selected"):
-            model = self.page.history.now.model
-            count = int(self.selection().of(model).sum())
-            self.count.content = f"{count:,} of {model.num_gaussians:,} Gaussians"
+            centres = model.means.detach()[self.selection().of(model)]
+        self.count.content = f"{len(centres):,} of {model.num_gaussians:,} Gaussians"
+        self._mark(centres if is_shown else centres[:0])
+
+    def _mark(self, centres: Float[Tensor, "n 3"]) -> None:
+        """Points at the Gaussians that are chosen; none for none."""
+        with self._marking:
+            if self._marks is not None:
+                self._marks.remove()
+                self._marks = None
+            if len(centres):
+                self._marks = self.client.browser.scene.add_point_cloud(
+                    "/selection",
+                    centres[:: -(-len(centres) // _MAX_MARKS)].cpu().numpy(),
+                    _MARK_COLOUR,
+                    point_size=0.006 * self.page.radius,
+                    point_shape="circle",
+                    point_shading="flat",
+                    precision="float32",
+                )
 
     def _edit(self, what: str) -> None:
         page, browser = self.page, self.client.browser
@@ -131,12 +170,12 @@ class EditTab:
             else:
                 count, done = page.history.recolour(selection, self.change()), "changed"
             page.notify(browser, "Edited", f"{count:,} Gaussians {done}.")
-        page.refresh()
+        page.edited()
 
     def _undo(self) -> None:
         if not self.page.history.undo():
             self.page.notify(self.client.browser, "Nothing to undo", "No edit is left.")
-        self.page.refresh()
+        self.page.edited()
 
     def _save(self) -> None:
         page, browser = self.page, self.client.browser
@@ -152,4 +191,13 @@ class EditTab:
             self.page.notify(self.client.browser, "No point", "Click into the picture first.")
             return
         self.gizmo.position = picked.position
-        self._draw()
+        self.draw()
+
+
+def _ticker(box: Any) -> Callable[[Any], None]:
+    """Who chooses a value wants it set."""
+
+    def tick(_: Any) -> None:
+        box.value = True
+
+    return tick

@@ -46,7 +46,7 @@ KEYS = (
     Key("N", "next_photo", "next photograph's camera"),
     Key("P", "previous_photo", "previous photograph's camera"),
     Key("M", "compare", "beside the photograph or not"),
-    Key("R", "region", "region of edits shown or not"),
+    Key("R", "selection", "selection of edits shown or not"),
     Key("Z", "undo", "undo the last edit"),
     Key("space", "pause", "pause training or go on"),
 )

@@ -119,6 +119,9 @@ class LampControls:
             position=(x + 0.7 * radius, y, z + 0.7 * radius),
             visible=False,
         )
+        client.browser.scene.add_icosphere(
+            "/lamp/ball", radius=0.03 * radius, color=(255, 240, 200), cast_shadow=False
+        )
         for control in (self.is_on, self.power, self.colour, self.gizmo):
             control.on_update(lambda _: self._update())
 

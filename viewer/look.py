@@ -59,7 +59,7 @@ class Look:
         exposure: Stops that light is brighter by.
         tone: From linear to display.
         backdrop: Behind the scene.
-        drawn_by: "server" sends pictures; "browser" draws splats of the first channel itself.
+        drawn_by: "server" sends pictures; "browser" draws splats itself where it can.
     """
 
     channel: Channel = "image"
@@ -74,6 +74,12 @@ class Look:
     def channels(self) -> tuple[Channel, ...]:
         """What has to be drawn."""
         return (self.channel,) if self.second is None else (self.channel, self.second)
+
+    @property
+    def is_drawn_by_browser(self) -> bool:
+        """Whether splats are drawn: as wished, and of one channel that they have by themselves."""
+        is_possible = self.second is None and self.channel in BROWSER_CHANNELS
+        return self.drawn_by == "browser" and is_possible
 
     @property
     def needs_light(self) -> bool:

@@ -52,7 +52,8 @@ class Page:
     def first_choice(self) -> LightChoice:
         """The light that a new browser is shown."""
         source = next(iter(self.library.names), None)
-        return LightChoice(source, shadows=self.scene.trace is not None)
+        # Each state of a scene in the making would have to be traced anew, which takes seconds.
+        return LightChoice(source, shadows=self.scene.trace is not None and self.live is None)
 
     def connect(self, browser: Browser) -> Client:
         """Take in a browser.
@@ -100,10 +101,12 @@ class Page:
         for client in clients:
             client.worker.join(_LAST_PICTURE_SECONDS)
 
-    def refresh(self) -> None:
-        """Draw everybody's view anew."""
+    def edited(self) -> None:
+        """Draw everybody's view anew after an edit."""
         for client in self.clients:
             client.refresh()
+            if client.panels is not None:
+                client.panels.edited()
 
     def add_map(self, filename: str, contents: bytes) -> str:
         """Take in an environment map that was sent; everybody can choose it.

@@ -258,6 +258,17 @@ class Renderer:
                 return backdrop_picture(environment, camera.to(self.scene.device), look)
         return np.full((4, 4, 3), 0 if look.backdrop == "black" else 255, np.uint8)
 
+    def must_trace(self, look: Look, edited: Edited, choice: LightChoice) -> bool:
+        """Whether the next picture waits until shadows are traced.
+
+        Args:
+            look: What is shown.
+            edited: State of the Gaussians.
+            choice: Light.
+        """
+        is_shadowed = self.scene.trace is not None and choice.shadows
+        return look.needs_light and is_shadowed and edited.geometry not in self._transports
+
     def _light(self, edited: Edited, choice: LightChoice) -> _Lit:
         for found in self._lit:
             if found.edited is edited and found.choice == choice:

@@ -33,7 +33,8 @@ class ViewTab:
             "Drawn by",
             DRAWN_BY,
             initial_value=look.drawn_by,
-            hint="The browser draws splats at its own rate; highlights follow when you stand still",
+            hint="The browser draws splats at its own rate; highlights follow once you stand. "
+            "What single splats do not have, the server draws",
         )
         gui.add_markdown("**Surface** (click into the picture)")
         self.picked = gui.add_markdown("nothing picked yet")
@@ -81,6 +82,8 @@ class ViewTab:
         def set_look(_: Any) -> None:
             self.client.change_look(**{name: control.value})
             self._handle.place()
+            if name in ("channel", "drawn_by"):
+                self._say_who_draws()
 
         return set_look
 
@@ -88,6 +91,13 @@ class ViewTab:
         second = self.second.value
         self.client.change_look(second=None if second == NONE else second)
         self._handle.place()
+        self._say_who_draws()
+
+    def _say_who_draws(self) -> None:
+        client, look = self.client, self.client.look
+        if look.drawn_by == "browser" and not look.is_drawn_by_browser:
+            what = f"'{look.channel}'" if look.second is None else "a split view"
+            client.page.notify(client.browser, "The server draws this", f"Splats have not {what}.")
 
     def _drag(self, share: float) -> None:
         self.divider.value = round(share, 3)
@@ -107,6 +117,8 @@ class ViewTab:
         with client.page.guarded(client.browser, "Nothing read"):
             client.picked = client.pick(*event.screen_pos)
             self.picked.content = describe_pixel(client.picked)
+            if client.panels is not None:
+                client.panels.edited()
 
 
 def describe_pixel(pixel: Pixel | None) -> str:

@@ -104,12 +104,12 @@ class TrainingPage:
         live = Live()
         first = viewed_scene(progress.moment())
         self._photos = first.photos
-        scene = replace(first, trace=None, save=None)
+        scene = replace(first, save=None)
         server, _ = self._stack.enter_context(serving(scene, _HOST, self._port, live=live))
         self.url = f"http://localhost:{server.get_port()}"
         tqdm.write(f"page     {self.url}  (of this training; closes with it)")
         return live
 
     def _scene(self, moment: FinishedRun) -> "ViewedScene":
-        """A state of the training, without what takes seconds to find and without saving."""
-        return replace(viewed_scene(moment, photos=self._photos), trace=None, save=None)
+        """A state of the training; there is nothing to save of it."""
+        return replace(viewed_scene(moment, photos=self._photos), save=None)

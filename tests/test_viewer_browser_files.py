@@ -12,16 +12,23 @@ import pytest
 import torch
 from PIL import Image
 
+from splatir.scene.gaussians import GaussianModel
+from splatir.scene.lights import EnvironmentLight
 from splatir.storage.environment import read_environment
 from splatir.storage.ply import read_ply
 from splatir.storage.relightable import read_relightable
 from splatir.train.finished import FinishedRun, load_run
 from tests.lit_runs import ALBEDO, sphere_run
 from tests.viewer_browser import MARKS, Screen, chromium, near, open_window
+from tests.viewer_scenes import FACING, wall
 
 pytest.importorskip("viser", reason="needs viser: .[viewer]")
 from splatir.commands.view import viewed_scene
+from viewer.edits import Change, History, Selection
+from viewer.look import Look
 from viewer.server import serving
+from viewer.share import web_page
+from viewer.splats import sky_of, splats_of
 
 pytestmark = MARKS
 # sRGB of the sphere's albedo.
@@ -66,10 +73,10 @@ def test_edits_change_what_is_selected_are_undone_and_saved_as_a_new_run(
     screen.tab("Edit")
     screen.press("Move region to picked point")
     screen.choose("Region", "sphere")
-    screen.tick("Show region")
+    screen.tick("Show selection")
     # Its gizmo is in the middle.
     assert screen.until(lambda image: not near(PAINT, 12)(image[45, 80]))
-    screen.tick("Show region")
+    screen.tick("Show selection")
     assert screen.shows(near(PAINT))
     screen.press("Apply to selection")
     assert screen.shows(near(RED, 20))
@@ -135,3 +142,51 @@ def test_the_web_page_shows_the_look_from_a_file_without_network(
             break
     assert near(shown, 16)(pixels[180, 320]) and near(WHITE)(pixels[180, 20])
     alone.close()
+
+
+def test_a_web_page_from_a_file_sorts_its_splats_and_has_the_environment(
+    browser: Any, tmp_path: Path
+) -> None:
+    painted = {}
+    for name, x, albedo in (("near", 0.5, (1.0, 0.0, 0.0)), ("far", 0.0, (0.0, 1.0, 0.0))):
+        history = History(wall())
+        history.recolour(Selection("all"), Change(albedo=albedo))
+        params = {key: value.detach() for key, value in history.now.model.params.items()}
+        painted[name] = {**params, "means": params["means"] + torch.tensor([x, 0.0, 0.0])}
+    # Drawn in the order of the file the far one, which comes last, would be seen.
+    both = {key: torch.cat([painted["near"][key], painted["far"][key]]) for key in painted["near"]}
+    light = EnvironmentLight(torch.tensor([0.0, 0.0, 1.0]).expand(8, 16, 3))
+    splats = splats_of(
+        GaussianModel(both, "surfel").gaussians,
+        torch.tensor([RED, (0, 255, 0)]).repeat_interleave(576, 0) / 255.0,
+    )
+    path = tmp_path / "both.html"
+    page = web_page(splats, FACING, np.zeros(3), sky_of(light, Look(), 20.0), "both")
+    path.write_text(page, encoding="utf8")
+    window = browser.new_context(offline=True, viewport={"width": 640, "height": 240}).new_page()
+    window.goto(path.as_uri())
+    pixels = np.zeros((240, 640, 3), int)
+    for _ in range(60):
+        window.wait_for_timeout(500)
+        pixels = np.asarray(Image.open(io.BytesIO(window.screenshot())).convert("RGB")).astype(int)
+        if near(RED, 16)(pixels[200, 320]):
+            break
+    assert near(RED, 16)(pixels[200, 320])
+    assert near((0, 0, 255), 16)(pixels[230, 10]) and near((0, 0, 255), 16)(pixels[230, 630])
+    window.context.close()
+
+
+def test_a_film_shows_its_progress_and_can_be_cancelled(screen: Screen, tmp_path: Path) -> None:
+    screen.tab("Export")
+    screen.set("Frames", 360)
+    screen.choose("Height", "1080")
+    screen.press("Film (.mp4)")
+    bar = screen.window.locator("[role=progressbar]").first
+    bar.wait_for(timeout=60_000)
+    assert screen.until(lambda _: float(bar.get_attribute("aria-valuenow") or 0.0) > 0.5)
+    screen.press("Picture (.png)")
+    screen.notice("Still exporting")
+    screen.press("Cancel")
+    screen.notice("cancelled")
+    assert not screen.window.get_by_role("button", name="Cancel").is_visible()
+    assert screen.download("Picture (.png)", tmp_path).stat().st_size > 1000

@@ -1,5 +1,6 @@
 """A real browser at the viewer's page: what tests do with its controls, and what they see."""
 
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 
 from tests.viewer_scenes import FACING, scene_of, wall
 from viewer.client import Client
@@ -21,18 +23,22 @@ from viewer.scene import PhotoView, ViewedScene
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # One page at 1280x720 is 160x90 here: enough to tell colours and places.
 ROWS, COLUMNS = 90, 160
+WIDTH, HEIGHT = 1280, 720
 _ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# Of two controls that are changed within 50 ms, viser's page tells of the second only.
+_THROTTLE = 100
 # Of JPEG, of the browser's own resizing, and of rounding.
 _TOLERANCE = 8
 
-MARKS = [
-    pytest.mark.slow,
+NEEDS_BROWSER = [
+    pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
     # Of viser's own network thread as it stops.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+MARKS = [pytest.mark.slow, *NEEDS_BROWSER]
 Condition = Callable[[np.ndarray], bool]
 
 
@@ -62,20 +68,57 @@ class Screen:
 
     def choose(self, label: str, option: str) -> None:
         """Choose from a list."""
-        self._row(label).locator("input").first.click()
+        self.row(label).locator("input").first.click()
         self.window.get_by_role("option", name=option, exact=True).locator(
             "visible=true"
         ).first.click()
 
     def set(self, label: str, value: float) -> None:
         """Type a number beside a slider."""
-        field = self._row(label).locator("input").last
+        field = self.row(label).locator("input").last
         field.fill(f"{value:g}")
         field.press("Enter")
+        self.window.wait_for_timeout(_THROTTLE)
 
     def tick(self, label: str) -> None:
         """Tick a box, or take its tick away."""
-        self._row(label).locator("input").first.click()
+        self.row(label).locator("input").first.click()
+        self.window.wait_for_timeout(_THROTTLE)
+
+    def colour(self, label: str, rgb: tuple[int, int, int]) -> None:
+        """Type a colour."""
+        field = self.row(label).locator("input").first
+        field.fill(f"rgb({rgb[0]}, {rgb[1]}, {rgb[2]})")
+        field.press("Enter")
+        self.window.wait_for_timeout(_THROTTLE)
+
+    def unfold(self, folder: str) -> None:
+        """Open a folder of controls."""
+        self.window.get_by_text(folder, exact=True).click()
+
+    def key(self, key: str) -> None:
+        """Press a key over the picture, which has it only once it was clicked."""
+        self.window.mouse.click(100, 650)
+        self.window.keyboard.press(key)
+
+    def where(self, point: Any) -> tuple[float, float]:
+        """The place in the window of a point of the world, CSS pixels."""
+        camera = self.client.pose().camera(HEIGHT)
+        seen = camera.T_camera_world @ torch.tensor([*(float(x) for x in point), 1.0])
+        x, y, _ = (camera.K @ (seen[:3] / seen[2])).tolist()
+        return x, y
+
+    def drag(self, start: tuple[float, float], by: tuple[float, float]) -> None:
+        """Drag what is at a place of the window."""
+        mouse, (x, y) = self.window.mouse, start
+        mouse.move(x, y)
+        # What is to be dragged has to notice the pointer first.
+        self.window.wait_for_timeout(500)
+        mouse.down()
+        for step in range(1, 11):
+            mouse.move(x + by[0] * step / 10, y + by[1] * step / 10)
+            self.window.wait_for_timeout(50)
+        mouse.up()
 
     def press(self, name: str) -> None:
         """Press a button."""
@@ -123,16 +166,22 @@ class Screen:
             time.sleep(0.2)
         return False
 
-    def served(self, **look: Any) -> np.ndarray:
-        """The middle of the picture that the server makes of the same, with another look."""
+    def seen(self, x: float, y: float) -> np.ndarray:
+        """A pixel of the window itself: what `render` gives has not the depth of the picture."""
+        image = Image.open(io.BytesIO(self.window.screenshot())).convert("RGB")
+        return np.asarray(image)[int(y * HEIGHT), int(x * WIDTH)].astype(int)
+
+    def served(self, x: float = 0.5, y: float = 0.5, **look: Any) -> np.ndarray:
+        """A pixel of the picture that the server makes of the same, with another look."""
         client, page, pose = self.client, self.page, self.client.pose()
         shown = replace(client.look, **look)
         frame = page.renderer.frame(
             pose.camera(ROWS), shown, page.history.now, client.choice, photo=client.compared(pose)
         )
-        return frame.picture[ROWS // 2, frame.picture.shape[1] // 2].astype(int)
+        return frame.picture[int(y * ROWS), int(x * frame.picture.shape[1])].astype(int)
 
-    def _row(self, label: str) -> Any:
+    def row(self, label: str) -> Any:
+        """A label with its control."""
         found = self.window.locator("label").get_by_text(label, exact=True).locator("visible=true")
         return found.first.locator("xpath=ancestor::div[contains(@class,'Flex-root')][1]")
 
@@ -150,7 +199,7 @@ def chromium() -> Iterator[Any]:
 def open_window(browser: Any, server: Any, page: Page) -> Screen:
     """A window of the page, once it shows the scene."""
     known = {client.browser.client_id for client in page.clients}
-    window = browser.new_page(viewport={"width": 1280, "height": 720})
+    window = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     window.goto(f"http://127.0.0.1:{server.get_port()}")
     window.get_by_role("tab", name="Help").wait_for(timeout=90_000)
     end = time.monotonic() + 180.0

@@ -187,7 +187,7 @@ class SunControls:
         """Take the direction of the gizmo, which stays under the pointer."""
         azimuth, elevation = angles_of(np.asarray(self.gizmo.position) - self._middle)
         sun = Sun(azimuth, elevation, linear_colour(self.colour.value), self.power.value)
-        self._relight(sun=sun)
+        self._relight(sun=sun if self.is_on.value else None)
 
     def _settle(self) -> None:
         """Show the dragged direction in the sliders, and bring the gizmo back to its distance."""

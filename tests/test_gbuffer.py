@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.raster.selection import rasterizer
 from splatir.render.gbuffer import render_gbuffer
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
@@ -35,6 +36,19 @@ def test_uniform_materials_come_out_as_they_are_whatever_the_coverage() -> None:
     assert torch.allclose(gbuffer.metallic[covered], torch.tensor(0.7), atol=1e-4)
     for buffer in (gbuffer.albedo, gbuffer.normals, gbuffer.depth):
         assert float(buffer[~covered].abs().sum()) == 0.0
+
+
+def test_paint_is_mixed_like_the_display_values_of_the_radiance() -> None:
+    model = ball()
+    paint = torch.rand(model.num_gaussians, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.params["albedo"][:] = torch.logit(0.02 + 0.9 * paint)
+        albedo = model.material("albedo")
+        gbuffer = render_gbuffer(model, CAMERA, REFERENCE)
+        shown = REFERENCE.rasterize(model.gaussians, CAMERA, srgb_from_linear(albedo))
+    mixed = linear_from_srgb(shown.features / shown.alpha.clamp_min(1e-6))
+    covered = gbuffer.covered
+    assert torch.allclose(gbuffer.albedo[covered], mixed[covered], atol=1e-4)
 
 
 def test_normals_are_unit_and_face_the_camera() -> None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.geometry import camera_rays
@@ -87,7 +88,7 @@ def render_gbuffer(
     """Composite materials, normals and centre depths of a model.
 
     Differentiable in materials and normals with constant compositing weights: what a surface is
-    made of does not move it. (Depth of a pixel by splat centres gives better normals than the
+    made of does not move it. Albedo is composited sRGB-encoded, as the radiance is. (Depth of a pixel by splat centres gives better normals than the
     depth where its ray meets each splat, which grazing splats bias backwards.)
 
     Args:
@@ -105,7 +106,9 @@ def render_gbuffer(
     centre_depths = gaussians.means @ T[2, :3] + T[2, 3]
     features = torch.cat(
         [
-            model.material("albedo"),
+            # Opacities learned to mix paint as display values: mixed as linear ones, dark patches
+            # would get bright outlines (0.8 dB of the shaded picture, 2 dB of albedo on a cow).
+            srgb_from_linear(model.material("albedo")),
             model.material("roughness")[:, None],
             model.material("metallic")[:, None],
             facing_normals(model.gaussians, camera.position_world.to(gaussians.means)),
@@ -118,12 +121,12 @@ def render_gbuffer(
     alpha = raster.alpha.detach()
     per_coverage = (alpha > MIN_COVERAGE) / alpha.clamp_min(MIN_COVERAGE)
     straight = raster.features * per_coverage
-    albedo, roughness, metallic, normals, depth, further = straight.split(
+    albedo_srgb, roughness, metallic, normals, depth, further = straight.split(
         [3, 1, 1, 3, 1, straight.shape[-1] - 9], dim=-1
     )
     return GBuffer(
         alpha,
-        albedo,
+        linear_from_srgb(albedo_srgb),
         roughness,
         metallic,
         safe_normalise(normals),

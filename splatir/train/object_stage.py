@@ -89,7 +89,7 @@ def tell_object_apart(
     """
     dataset, cameras = inputs.dataset, inputs.cameras
     options = RasterOptions(antialiased=settings.uses_antialiasing)
-    found = separate(state.model, dataset, cameras, settings, rasterizer, options)
+    found = separate(state.model, dataset, cameras, inputs.photos, settings, rasterizer, options)
     write_masks(inputs.masks, dataset.train, found.masks)
     where = describe_region(found.region, dataset.S_world_input)
     tqdm.write(f"object within --roi {where}, masks in {inputs.masks}")
@@ -103,7 +103,7 @@ def tell_object_apart(
     photos = ObjectPhotos(inputs.photos, found.masks, behind, state.exposures)
     views = zip(dataset.train, cameras, strict=True)
     train = tuple(replace(view, camera=camera.to("cpu")) for view, camera in views)
-    alone = replace(object_dataset(dataset, found.region), train=train)
+    alone = replace(object_dataset(dataset, found.shape), train=train)
     model = initial_model(alone, photos.with_larger_masks(), settings).to(device)
     return state.separate(model, rest, settings.rates, dataset.extent), photos
 

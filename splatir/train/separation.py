@@ -37,12 +37,14 @@ class Separation:
     Attributes:
         region: That the object was looked for in.
         shape: What the masks have in common.
-        surroundings: Gaussians that are not the object's, radiance only.
+        thing: Its Gaussians, as the whole capture's training left them.
+        surroundings: All others, radiance only.
         masks: Coverage by the object in each training view, 255 for all.
     """
 
     region: Region
     shape: Occupancy
+    thing: GaussianModel
     surroundings: GaussianModel
     masks: list[UInt8[Tensor, "h w"]]
 
@@ -100,9 +102,12 @@ def separate(
     is_object = mostly_within(model, cameras, found.masks, backend, options)
     # Nobody sees what is buried.
     is_object |= (found.shape.at(model.means.cpu()) > 0.5).to(is_object)
-    rest = {key: value.detach()[~is_object] for key, value in model.params.items()}
+    thing, rest = (
+        GaussianModel({k: v.detach()[part] for k, v in model.params.items()}, model.primitive)
+        for part in (is_object, ~is_object)
+    )
     sharp = [(255.0 * mask + 0.5).byte() for mask in found.masks]
-    return Separation(region, found.shape, GaussianModel(rest, model.primitive), sharp)
+    return Separation(region, found.shape, thing, rest, sharp)
 
 
 def mostly_within(

@@ -1,6 +1,7 @@
 """The region of interest: given, or found among surfaces with a table under them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,6 +75,7 @@ def test_an_object_is_cut_from_the_table_that_it_stands_on() -> None:
     slope = region.support.normal / region.support.normal[2]
     torch.testing.assert_close(slope, torch.tensor([-0.08, 0.0, 1.0]), atol=0.01, rtol=0.0)
     inside = region.contains(surface)
+    assert region.support.height == pytest.approx(-0.15, abs=0.01)
     assert float(inside[:3000].float().mean()) > 0.9
     assert not bool(inside[3000:].any())
 
@@ -96,8 +98,8 @@ def test_the_sphere_grows_to_where_the_object_ends() -> None:
     assert float(region.contains(surface).float().mean()) > 0.95
 
 
-def test_what_is_under_the_support_is_outside() -> None:
+def test_what_is_under_the_support_or_hardly_above_it_is_outside() -> None:
     plane = Plane(torch.tensor([0.0, 0.0, 1.0]), 0.1)
-    region = Region.sphere(torch.zeros(3), 1.0, plane)
-    points = torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, 0.05], [0.0, 0.0, 1.1]])
-    assert region.contains(points).tolist() == [True, False, False]
+    region = replace(Region.sphere(torch.zeros(3), 1.0), support=plane, clearance=0.05)
+    points = torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, 0.05], [0.0, 0.0, 0.12], [0.0, 0.0, 1.1]])
+    assert region.contains(points).tolist() == [True, False, False, False]

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from splatir.commands.main import main
+from splatir.commands.sfm import describe
 from splatir.data.photo_folder import find_photos, list_photos
 from splatir.data.recognise import read_dataset
 from splatir.data.sfm import SfmResult, reconstruct
@@ -82,6 +83,8 @@ def test_broken_unrelated_and_blurred_photographs_are_told_apart(
     assert [name for name, _ in result.broken] == [names[1]]
     assert result.unregistered == ("unrelated.jpg",)
     assert result.blurred == (names[3],)
+    assert result.turned == (names[5],)
+    assert any(line.startswith("turned") and names[5] in line for line in describe(result))
     # The one with an EXIF rotation too, by the same camera as the others.
     assert set(result.registered) == set(names) - {names[1]}
     assert result.num_cameras == 1

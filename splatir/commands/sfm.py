@@ -91,6 +91,10 @@ def describe(result: SfmResult) -> list[str]:
     lines += [f"unreadable   {name}: {one_line(fault)}" for name, fault in result.broken]
     if result.blurred:
         lines.append(f"blurred      {listed(result.blurred)}")
+    if result.turned:
+        lines.append(
+            f"turned       {listed(result.turned)}: by EXIF, otherwise than most; taken as stored"
+        )
     return lines
 
 

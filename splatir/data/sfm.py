@@ -13,6 +13,7 @@ import pycolmap
 
 from splatir.data.capture import listed
 from splatir.data.colmap import find_model
+from splatir.data.exif import read_exif
 from splatir.data.photo_folder import PhotoFolder
 from splatir.data.sfm_photos import PreparedPhoto
 from splatir.data.sfm_work import MIN_PHOTOS, SfmSettings, SfmWork
@@ -29,6 +30,7 @@ class SfmResult:
         unregistered: Names that are fine but show nothing that the model knows.
         broken: Name and reason of files that cannot be read.
         blurred: Names of photographs far less sharp than the others.
+        turned: Names of those that EXIF turns otherwise than most; they are taken as stored.
         num_cameras: Different cameras.
         num_points: Triangulated points.
         reprojection_error: Mean over the points, pixels of the photographs.
@@ -41,6 +43,7 @@ class SfmResult:
     unregistered: tuple[str, ...]
     broken: tuple[tuple[str, str], ...]
     blurred: tuple[str, ...]
+    turned: tuple[str, ...]
     num_cameras: int
     num_points: int
     reprojection_error: float
@@ -86,12 +89,20 @@ def reconstruct(
         unregistered=tuple(p.name for p in prepared if p.name not in set(registered)),
         broken=tuple(broken),
         blurred=tuple(p.name for p, flag in zip(prepared, blurred, strict=True) if flag),
+        turned=_turned_otherwise(photos.folder, [photo.name for photo in prepared]),
         num_cameras=model.num_cameras(),
         num_points=model.num_points3D(),
         reprojection_error=model.compute_mean_reprojection_error(),
         seconds=time.perf_counter() - started,
         threads=threads,
     )
+
+
+def _turned_otherwise(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Photographs whose EXIF orientation is not that of most."""
+    turns = [read_exif(folder / name).orientation for name in names]
+    usual = max(set(turns), key=turns.count)
+    return tuple(name for name, turn in zip(names, turns, strict=True) if turn != usual)
 
 
 def _require_room(photos: PhotoFolder, root: Path, output: Path | None) -> None:

@@ -67,6 +67,7 @@ def collect_sightings(
     cameras: Sequence[Camera],
     photo_of: Callable[[int], Photo],
     rasterizer: RasterBackend,
+    max_views: int = _MAX_VIEWS,
 ) -> Sightings:
     """Average every photo under the footprint of every Gaussian.
 
@@ -78,9 +79,10 @@ def collect_sightings(
         cameras: Training views, on the model's device.
         photo_of: Photo of a view, by index.
         rasterizer: Backend.
+        max_views: That are looked at, evenly spread.
     """
     gaussians = model.gaussians.detach()
-    count = min(_MAX_VIEWS, len(cameras))
+    count = min(max_views, len(cameras))
     colours, weights, positions = [], [], []
     is_hdr = False
     for index in np.linspace(0, len(cameras) - 1, count).astype(int).tolist():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,19 +61,19 @@ class Region:
         half_size: Radius of a sphere, or half the edges of a box along `axes`.
         axes: Unit rows, the box's axes in the world frame; None for a sphere.
         support: Only what is above it belongs to the region, or None.
+        clearance: By how much above it, scene units: Gaussians of a table are not exactly in it.
     """
 
     centre: Float[Tensor, " 3"]
     half_size: Float[Tensor, " 3"]
     axes: Float[Tensor, "3 3"] | None = None
     support: Plane | None = None
+    clearance: float = 0.0
 
     @classmethod
-    def sphere(
-        cls, centre: Float[Tensor, " 3"], radius: float, support: Plane | None = None
-    ) -> "Region":
+    def sphere(cls, centre: Float[Tensor, " 3"], radius: float) -> "Region":
         """A sphere, world frame."""
-        return cls(centre, torch.full((3,), radius), None, support)
+        return cls(centre, torch.full((3,), radius))
 
     @property
     def radius(self) -> float:
@@ -97,7 +97,7 @@ class Region:
             )
         if self.support is None:
             return inside
-        return inside & (self.support.heights(points) > 0.0)
+        return inside & (self.support.heights(points) > self.clearance)
 
 
 def parse_region(text: str, S_world_input: Float[Tensor, "4 4"]) -> Region:
@@ -172,8 +172,9 @@ def find_region(
     if support is None:
         return _grown(whole, surface, weights, limit)
     # What is above a table was in the middle of the pictures: its points tell its size.
-    upper = _sphere_about(near[support.heights(near) > 0.0], focus, common, limit)
-    return Region.sphere(upper.centre, upper.radius, support)
+    clearance = _CUT * whole.radius
+    upper = _sphere_about(near[support.heights(near) > clearance], focus, common, limit)
+    return replace(upper, support=support, clearance=clearance)
 
 
 def _sphere_about(
@@ -192,15 +193,14 @@ def _grown(
     region: Region, surface: Float[Tensor, "m 3"], weights: Float[Tensor, " m"], limit: float
 ) -> Region:
     """A sphere large enough that its rim lies in free space, or as large as may be."""
-    above = Region.sphere(region.centre, math.inf, region.support).contains(surface)
     distance = (surface - region.centre).norm(dim=-1)
     radius = region.radius
     while _GROWTH * radius < limit:
-        is_shell = above & (distance > radius) & (distance < _GROWTH * radius)
+        is_shell = (distance > radius) & (distance < _GROWTH * radius)
         if float(weights[is_shell].sum()) < _EMPTY * 4.0 * math.pi * radius**2:
             break
         radius *= _GROWTH
-    return Region.sphere(region.centre, radius, region.support)
+    return Region.sphere(region.centre, radius)
 
 
 def _find_support(
@@ -237,7 +237,7 @@ def _find_support(
     sectors = (angle * _NUM_SECTORS).long().clamp(0, _NUM_SECTORS - 1).unique()
     if len(sectors) < _MIN_SECTORS:
         return None
-    return Plane(normal, height + float(normal @ sphere.centre) + _CUT * radius)
+    return Plane(normal, height + float(normal @ sphere.centre))
 
 
 def _refined(

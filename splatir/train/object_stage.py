@@ -17,6 +17,7 @@ from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.region import describe_region
 from splatir.train.initialise import initial_model
+from splatir.train.object_exposures import object_log_gains
 from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
 from splatir.train.separation import displacement, object_dataset, separate
 from splatir.train.settings import TrainSettings
@@ -89,21 +90,26 @@ def tell_object_apart(
     """
     dataset, cameras = inputs.dataset, inputs.cameras
     options = RasterOptions(antialiased=settings.uses_antialiasing)
-    found = separate(state.model, dataset, cameras, settings, rasterizer, options)
+    found = separate(state.model, dataset, cameras, inputs.photos, settings, rasterizer, options)
     write_masks(inputs.masks, dataset.train, found.masks)
     where = describe_region(found.region, dataset.S_world_input)
     tqdm.write(f"object within --roi {where}, masks in {inputs.masks}")
     if displacement(inputs.calibrated, cameras, found.region) < _CALIBRATED:
         state.corrections, cameras = None, inputs.calibrated
-    if state.exposures is not None and float(state.exposures.detach().std()) < _EQUALLY_EXPOSED:
-        state.exposures = None
     device: torch.device = state.model.means.device
     rest = found.surroundings.to(device)
     behind = _behind(rest, cameras, state, settings, rasterizer)
+    if state.exposures is not None:
+        marked = ObjectPhotos(inputs.photos, found.masks, behind, None)
+        thing = found.thing.to(device)
+        log_gains = object_log_gains(thing, cameras, marked.__getitem__, rasterizer)
+        state.exposures.data.copy_(log_gains)
+        if float(log_gains.std()) < _EQUALLY_EXPOSED:
+            state.exposures = None
     photos = ObjectPhotos(inputs.photos, found.masks, behind, state.exposures)
     views = zip(dataset.train, cameras, strict=True)
     train = tuple(replace(view, camera=camera.to("cpu")) for view, camera in views)
-    alone = replace(object_dataset(dataset, found.region), train=train)
+    alone = replace(object_dataset(dataset, found.shape), train=train)
     model = initial_model(alone, photos.with_larger_masks(), settings).to(device)
     return state.separate(model, rest, settings.rates, dataset.extent), photos
 

@@ -3,25 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from torch import Tensor
 
+from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset, SparsePoints
 from splatir.maths.frames import transform_points
+from splatir.maths.two_regions import without_dust
 from splatir.raster.contract import RasterBackend, RasterOptions
+from splatir.render.occupancy import Occupancy, enlarged
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.region import Region, find_region, parse_region
+from splatir.train.outlines import outlined_masks
 from splatir.train.settings import TrainSettings
 
 # Coverage by the object at which a pixel is outside of it and at which it is inside: Gaussians of a
 # whole capture are soft.
 _OUTSIDE, _INSIDE = 0.25, 0.75
-# Patches of a mask below this share of it are dust.
-_DUST = 0.02
+# The object is looked for in a region larger by this than the one that was found.
+_SEARCH = 1.3
+# Occupancy of what is inside or next to a shape.
+_NEAR = 0.25
 # Largest part of Gaussians' sizes that counts as surface: a few large ones are fog.
 _SIZE_QUANTILE = 0.9
 
@@ -31,12 +35,16 @@ class Separation:
     """An object and the rest of its capture.
 
     Attributes:
-        region: That holds the object.
-        surroundings: Gaussians outside of it, radiance only.
+        region: That the object was looked for in.
+        shape: What the masks have in common.
+        thing: Its Gaussians, as the whole capture's training left them.
+        surroundings: All others, radiance only.
         masks: Coverage by the object in each training view, 255 for all.
     """
 
     region: Region
+    shape: Occupancy
+    thing: GaussianModel
     surroundings: GaussianModel
     masks: list[UInt8[Tensor, "h w"]]
 
@@ -46,16 +54,21 @@ def separate(
     model: GaussianModel,
     dataset: Dataset,
     cameras: Sequence[Camera],
+    photos: PhotoSource,
     settings: TrainSettings,
     backend: RasterBackend,
     options: RasterOptions,
 ) -> Separation:
     """Find the object and mark it in every training view.
 
+    A region says roughly where it is, photos say where it ends, and what is mostly seen within the
+    masks is the object.
+
     Args:
         model: Radiance of the whole capture.
         dataset: Capture.
         cameras: Of the training views, as refined, on the model's device.
+        photos: Of the same views.
         settings: `roi` (not "none") and `seed` count.
         backend: Rasteriser.
         options: As in training.
@@ -80,8 +93,50 @@ def separate(
         raise ValueError(
             "no photo shows what is in the region of interest. Give another --roi, or --roi none."
         )
-    rest = {key: value.detach()[~is_object] for key, value in model.params.items()}
-    return Separation(region, GaussianModel(rest, model.primitive), masks)
+    pictures = [photos[index].rgb_srgb for index in range(len(photos))]
+    points = None if dataset.points is None else dataset.points.positions
+    # What the user gave holds the object; what was found holds most of it.
+    search = enlarged(region, _SEARCH) if settings.roi == "auto" else region
+    rough = [mask / 255.0 for mask in masks]
+    found = outlined_masks(cameras, pictures, rough, region, search, points)
+    is_object = mostly_within(model, cameras, found.masks, backend, options)
+    # Nobody sees what is buried.
+    is_object |= (found.shape.at(model.means.cpu()) > 0.5).to(is_object)
+    thing, rest = (
+        GaussianModel({k: v.detach()[part] for k, v in model.params.items()}, model.primitive)
+        for part in (is_object, ~is_object)
+    )
+    sharp = [(255.0 * mask + 0.5).byte() for mask in found.masks]
+    return Separation(region, found.shape, thing, rest, sharp)
+
+
+def mostly_within(
+    model: GaussianModel,
+    cameras: Sequence[Camera],
+    masks: Sequence[Float[Tensor, "h w"]],
+    backend: RasterBackend,
+    options: RasterOptions,
+) -> Bool[Tensor, " n"]:
+    """Gaussians of which more is seen within masks than outside.
+
+    What a Gaussian gives to a sum of pixels is the derivative of that sum by its feature.
+
+    Args:
+        model: All Gaussians.
+        cameras: Views, on the model's device.
+        masks: Of each, in [0, 1].
+        backend: Rasteriser.
+        options: As in training.
+    """
+    with torch.no_grad():
+        gaussians = model.gaussians
+    balance = torch.zeros_like(model.means[:, :1]).requires_grad_()
+    with torch.enable_grad():
+        for camera, mask in zip(cameras, masks, strict=True):
+            seen = backend.rasterize(gaussians, camera, balance, options=options).features[..., 0]
+            (seen * (2.0 * mask.to(seen) - 1.0)).sum().backward()
+    assert balance.grad is not None
+    return balance.grad[:, 0] > 0.0
 
 
 def region_of(
@@ -119,21 +174,7 @@ def object_mask(
     flags = is_object.to(model.means)[:, None]
     covered = backend.rasterize(model.gaussians, camera, flags, options=options).features[..., 0]
     sharp = ((covered - _OUTSIDE) / (_INSIDE - _OUTSIDE)).clamp(0.0, 1.0)
-    clean = _without_dust(sharp.cpu().numpy())
-    return torch.from_numpy((255.0 * clean + 0.5).astype(np.uint8))
-
-
-def _without_dust(mask: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """The mask without small patches; holes of such size are filled."""
-    inside = mask > 0.5
-    for is_kept, value in ((inside, 0.0), (~inside, 1.0)):
-        patches = np.empty(mask.shape, np.int32)
-        ndimage.label(is_kept, output=patches)
-        sizes = np.bincount(patches.ravel())
-        is_small = sizes < _DUST * inside.sum()
-        is_small[0] = False
-        mask = np.where(is_small[patches], value, mask)
-    return mask
+    return (255.0 * without_dust(sharp.cpu()) + 0.5).byte()
 
 
 def displacement(
@@ -161,16 +202,16 @@ def _pixels(camera: Camera, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 2"
     return seen[:, :2] / seen[:, 2:]
 
 
-def object_dataset(dataset: Dataset, separation_region: Region) -> Dataset:
+def object_dataset(dataset: Dataset, shape: Occupancy) -> Dataset:
     """The capture as one of the object alone: its sparse points, and no background.
 
     Args:
         dataset: Whole capture.
-        separation_region: That holds the object.
+        shape: Of the object.
     """
     points = dataset.points
     if points is not None:
-        inside = separation_region.contains(points.positions)
+        inside = shape.at(points.positions) > _NEAR
         points = SparsePoints(points.positions[inside], points.colours_srgb[inside])
         if not bool(inside.any()):
             points = None

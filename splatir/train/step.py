@@ -136,7 +136,9 @@ def train_step(
         pictures = (image.rgb_srgb, target.rgb_srgb)
         terms.update(distance_term(context.distance, *pictures, stage.loss.lpips))
     if state.exposures is not None and state.surroundings is None:
-        terms["exposure"] = stage.loss.exposure * state.exposures[view_index].abs().mean()
+        # By as much as the photo shows: its colours pull at the gains no harder.
+        shown = 1.0 if target.alpha is None else target.alpha.mean()
+        terms["exposure"] = stage.loss.exposure * shown * state.exposures[view_index].abs().mean()
     if state.corrections is not None and state.surroundings is None:
         typical = state.corrections.new_tensor(TYPICAL_CORRECTION)
         square = (state.corrections[view_index] / typical).square().mean()

@@ -1,0 +1,57 @@
+"""How differently were the photos exposed, judged by the object that all of them show?"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.data.images import Photo
+from splatir.optim.metal_evidence import collect_sightings
+from splatir.raster.contract import RasterBackend
+from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
+
+# Gaussians that fill less of a photo than this many pixels say nothing of it.
+_MIN_PIXELS = 0.5
+# A photo that shows fewer of them keeps a gain of 1.
+_FEW = 50
+# Colours darker than this are noise, linear.
+_DARK = 5e-3
+# Passes of each Gaussian's colour over photos and of each photo's gain over Gaussians.
+_PASSES = 5
+
+
+@torch.no_grad()
+def object_log_gains(
+    model: GaussianModel,
+    cameras: Sequence[Camera],
+    photo_of: Callable[[int], Photo],
+    rasterizer: RasterBackend,
+) -> Float[Tensor, "views 3"]:
+    """Log gains of linear light that make each Gaussian as bright in all photos, mean 0.
+
+    The median over Gaussians of how far a photo is from their mean over photos: what changes with
+    the view, as a highlight does, moves few of them. Photos that were not looked at get 0.
+
+    Args:
+        model: Gaussians of the object.
+        cameras: Of the photos, on the model's device.
+        photo_of: Photo of a view with the object's mask, by index.
+        rasterizer: Backend.
+    """
+    with torch.enable_grad():
+        sightings = collect_sightings(model, cameras, photo_of, rasterizer, len(cameras))
+    is_seen = (sightings.weights > _MIN_PIXELS)[..., None]
+    logs = sightings.colours.clamp_min(_DARK).log()
+    gains = torch.zeros(len(cameras), 3).to(logs)
+    counts = is_seen.sum(1).clamp_min(1)
+    for _ in range(_PASSES):
+        mean = ((logs - gains) * is_seen).sum(1) / counts
+        errors = logs - mean[:, None]
+        for index in range(len(cameras)):
+            seen = errors[is_seen[:, index, 0], index]
+            if len(seen) >= _FEW:
+                gains[index] = seen.median(0).values
+        gains -= gains.mean(0)
+    return gains

@@ -31,7 +31,9 @@ class LossWeights(Settings):
         lpips: LPIPS (Zhang et al. 2018), for which its network's weights must be on the machine.
         alpha: L1 between coverage and the photo's alpha or mask, where it has one.
         normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14), mean over the
-            solid pixels. It turns splats; compositing weights and depth are constants in it.
+            solid pixels. It turns splats; compositing weights are constants in it.
+        normal_pull: Part of that term's gradient that also moves splats, to where depth agrees with
+            normals. All of it (1) costs sharpness, none lets glossy patches cave in.
         normal_start: When that begins, and what maps say, as a part of the stage.
         normal_map: Normals against the user's maps (--normals), mean of 1 - cosine.
         depth_map: Depth against the user's maps (--depths), mean relative error.
@@ -48,6 +50,7 @@ class LossWeights(Settings):
     lpips: float = 0.0
     alpha: float = 1.0
     normal: float = 0.25
+    normal_pull: float = 0.25
     normal_start: float = 0.05
     normal_map: float = 0.5
     depth_map: float = 0.5
@@ -63,7 +66,7 @@ class LossWeights(Settings):
         Raises:
             SettingsError: A value out of range.
         """
-        check_range(self, "ssim normal_start", 0, 1, group="loss")
+        check_range(self, "ssim normal_pull normal_start", 0, 1, group="loss")
         maps = "normal_map depth_map"
         names = f"lpips alpha normal {maps} distortion opacity scale camera exposure"
         check_range(self, names, 0, group="loss")
@@ -119,7 +122,7 @@ def radiance_losses(
             error = torch.where(target.is_rim, _RIM_WEIGHT * error, error)
         terms["alpha"] = weights.alpha * error.mean()
     if weights.normal > 0 and progress >= weights.normal_start:
-        terms["normal"] = _normal_loss(image, camera, weights.normal)
+        terms["normal"] = _normal_loss(image, camera, weights)
     terms.update(_map_losses(image, target, weights, progress))
     if needs_distortion(model, weights) and image.raster.distortion is not None:
         scaled = image.raster.distortion.mean() / extent**2
@@ -149,13 +152,15 @@ def needs_distortion(model: GaussianModel, weights: LossWeights) -> bool:
     return model.primitive == "surfel" and weights.distortion > 0
 
 
-def _normal_loss(image: RadianceImage, camera: Camera, weight: float) -> Float[Tensor, ""]:
+def _normal_loss(image: RadianceImage, camera: Camera, weights: LossWeights) -> Float[Tensor, ""]:
     if image.normals is None or image.depth is None:
         raise ValueError("normal consistency needs render_radiance(with_surface=True).")
     alpha = image.raster.alpha
     solid = float((alpha.detach() > SOLID_ALPHA).float().mean())
-    weight /= max(solid, _MIN_SOLID)
-    return normal_consistency(alpha, image.depth, image.normals, camera, weight)
+    weight = weights.normal / max(solid, _MIN_SOLID)
+    # The same depth, of which a part receives gradients.
+    depth = torch.lerp(image.depth.detach(), image.depth, weights.normal_pull)
+    return normal_consistency(alpha, depth, image.normals, camera, weight)
 
 
 def _map_losses(

@@ -88,8 +88,9 @@ def render_gbuffer(
     """Composite materials, normals and centre depths of a model.
 
     Differentiable in materials and normals with constant compositing weights: what a surface is
-    made of does not move it. Albedo is composited sRGB-encoded, as the radiance is. (Depth of a pixel by splat centres gives better normals than the
-    depth where its ray meets each splat, which grazing splats bias backwards.)
+    made of does not move it. Albedo is composited sRGB-encoded, as the radiance is. (Depth of a
+    pixel by splat centres gives better normals than the depth where its ray meets each splat, which
+    grazing splats bias backwards.)
 
     Args:
         model: Gaussians with materials, on the camera's device.

@@ -29,7 +29,8 @@ class RadianceImage:
         normals: Sum of w n over the splats of a pixel, n in the world frame, facing the camera;
             differentiable in n alone. None if not asked for.
         depth: Camera z of the surface times coverage: the harmonic mean, by w, of where the pixel's
-            ray meets the splats' planes. A constant. None if not asked for.
+            ray meets the splats' planes; differentiable in their centres alone. None if not asked
+            for.
     """
 
     rgb_srgb: Float[Tensor, "height width 3"]
@@ -60,8 +61,8 @@ def render_radiance(
         background_srgb: Colour behind everything; None leaves the colour premultiplied on black.
         sh_degree: Highest degree used; the model's own if None.
         options: Further outputs.
-        with_surface: Also composite normals and depths, normals with constant weights: whatever is
-            asked of them turns splats, but moves none and makes none more opaque.
+        with_surface: Also composite normals and depths, with constant weights: whatever is asked of
+            normals turns splats, of depths moves them, and makes none more opaque.
         correction: That `camera` has already, to receive a gradient from the colours; or None.
     """
     degree = model.sh_degree if sh_degree is None else min(sh_degree, model.sh_degree)
@@ -88,6 +89,6 @@ def render_radiance(
         replace(options, detached_features=6),
     )
     rgb, normals, planes = raster.features.split([3, 3, 3], dim=-1)
-    inverse = (planes.detach() * camera_rays(camera).to(planes)).sum(-1, keepdim=True)
+    inverse = (planes * camera_rays(camera).to(planes)).sum(-1, keepdim=True)
     depth = raster.alpha.detach().square() / inverse.clamp_min(_MIN_INVERSE_DEPTH)
     return RadianceImage(rgb, raster, normals, depth)

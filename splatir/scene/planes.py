@@ -15,7 +15,6 @@ _MIN_COSINE = 1e-3
 _MIN_DISTANCE = 1e-9
 
 
-@torch.no_grad()
 def inverse_depth_planes(
     means: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], camera: Camera
 ) -> Float[Tensor, "n 3"]:
@@ -23,7 +22,8 @@ def inverse_depth_planes(
 
     A plane n . p = n . c in the camera frame meets the ray at 1 / z = n . (x, y, 1) / (n . c), so
     sums of w m are sums of w / z at every pixel. Planes seen at a grazing angle are turned about
-    their centre until they face the camera at 45 degrees. Constants: no gradients.
+    their centre until they face the camera at 45 degrees. Differentiable in the means; normals
+    count as constants.
 
     Args:
         means: Points of the planes, in front of the camera, world frame.
@@ -37,7 +37,7 @@ def inverse_depth_planes(
     centres = transform_points(T, means)
     distances = centres.norm(dim=-1, keepdim=True).clamp_min(_MIN_DISTANCE)
     sight = centres / distances
-    normals = normals @ T[:3, :3].mT
+    normals = normals.detach() @ T[:3, :3].mT
     cosines = (normals * sight).sum(-1, keepdim=True)
     signs = torch.where(cosines < 0.0, -1.0, 1.0)
     slopes = (normals - cosines * sight) * signs / cosines.abs().clamp_min(_MIN_COSINE)

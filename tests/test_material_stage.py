@@ -276,7 +276,7 @@ def test_a_known_light_turns_with_the_world(tmp_path: Path) -> None:
     assert torch.allclose(light.radiance, sloping_light().radiance.roll(-8, 1), atol=1e-5)
 
 
-def test_glossy_gaussians_turn_and_matt_ones_do_not() -> None:
+def test_metal_turns_fastest_and_matt_gaussians_do_not() -> None:
     light, camera = sloping_light(), axis_camera(48, 36)
     state = TrainState.start(lit_sphere(with_materials=False), False, LearningRates(), 1.0)
     settings = TrainSettings(stages=BOTH, steps=1, materials=MaterialSettings(normals_from=0.0))
@@ -287,6 +287,8 @@ def test_glossy_gaussians_turn_and_matt_ones_do_not() -> None:
     with torch.no_grad():
         count = state.model.num_gaussians
         state.model.params["roughness"].copy_(torch.tensor([-2.0, 2.0]).repeat(count)[:count])
+        is_metal = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count)[:count] > 0.5
+        state.model.params["metallic"].copy_(torch.where(is_metal, 20.0, -20.0))
     before = state.model.params["quats"].detach().clone()
     context = MaterialContext(
         stage,
@@ -298,7 +300,11 @@ def test_glossy_gaussians_turn_and_matt_ones_do_not() -> None:
     photo = Photo(torch.rand(36, 48, 3), torch.ones(36, 48, 1), "srgb", 8)
     material_step(state, context, camera, photo)
     moved = (state.model.params["quats"].detach() - before).abs().amax(-1)
-    assert float(moved[::2].max()) > 0.0 and float(moved[1::2].max()) == 0.0
+    assert float(moved[1::2].max()) == 0.0
+    # Adam's first step is as long as the rate.
+    rate, share = LearningRates().normals, settings.materials.dielectric_turn
+    assert float(moved[is_metal].max()) == pytest.approx(rate, rel=0.02)
+    assert float(moved[~is_metal].max()) == pytest.approx(share * rate, rel=0.02)
 
 
 def test_materials_move_towards_the_truth_under_a_known_light() -> None:

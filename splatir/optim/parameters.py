@@ -35,7 +35,7 @@ class LearningRates(Settings):
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
-        normals: Of raw quaternions while materials are learned.
+        normals: Of raw quaternions of metal while materials are learned.
         environment: Of the log radiance of the environment; well above albedo's, or albedo takes up
             the shadows before light explains them.
     """
@@ -54,7 +54,7 @@ class LearningRates(Settings):
     albedo: float = 5e-2
     roughness: float = 0.1
     metallic: float = 0.1
-    normals: float = 4e-4
+    normals: float = 2e-3
     environment: float = 0.125
 
     def __post_init__(self) -> None:

@@ -18,6 +18,8 @@ class MaterialSettings(Settings):
         normals_from: From this part of the stage on, glossy Gaussians turn to what shading says.
         normals_below: Roughness below which a Gaussian counts as glossy: on matt surfaces texture
             and shading look alike.
+        dielectric_turn: How fast dielectrics turn, as a part of how fast metal does: of the light
+            that shows where they look, they reflect little.
         transport: Shade with shadows and with light from Gaussian to Gaussian.
         directions: In which each Gaussian looks for them, over the whole sphere.
         retrace_every: Steps between looks, as Gaussians turn.
@@ -35,6 +37,7 @@ class MaterialSettings(Settings):
     metallic: float = 0.05
     normals_from: float = 0.4
     normals_below: float = 0.5
+    dielectric_turn: float = 0.2
     transport: bool = True
     directions: int = 256
     retrace_every: int = 200
@@ -61,4 +64,6 @@ class MaterialSettings(Settings):
             open_ends=True,
             group="materials",
         )
-        check_range(self, "decay_from normals_from normals_below", 0, 1, group="materials")
+        check_range(
+            self, "decay_from normals_from normals_below dielectric_turn", 0, 1, group="materials"
+        )

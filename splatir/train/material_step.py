@@ -1,11 +1,11 @@
 """One step of the materials stage: shade a view, compare it with the photo, move what shades it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from splatir.data.images import Photo
 from splatir.optim.material_losses import display_colour, material_losses
@@ -21,9 +21,11 @@ from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
 from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.split_sum import SplitSum
 from splatir.train.grey_card import GreyCard
+from splatir.train.material_settings import MaterialSettings
 from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
@@ -116,8 +118,9 @@ def material_step(
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
     for parameter_group in state.optimizer.param_groups:
         parameter_group["lr"] = stage.rate(context.rates, parameter_group["name"], state.step)
-    with _only_glossy_turn(state, stage.settings.normals_below):
-        loss = take_step(state, terms)
+    before = state.model.params["quats"].detach().clone()
+    loss = take_step(state, terms)
+    _limit_turns(state.model, before, stage.settings)
     is_last = state.step + 1 == stage.end
     is_due = (state.step - stage.start) % _CORRECT_EVERY == 0
     if is_due or (is_last and isinstance(context.scale, GreyCard)):
@@ -132,15 +135,14 @@ def material_step(
     )
 
 
-@contextmanager
-def _only_glossy_turn(state: TrainState, roughness: float) -> Iterator[None]:
-    """Keep gradients of quaternions from Gaussians that are rougher than this."""
-    is_glossy = (state.model.material("roughness").detach() < roughness)[:, None]
-    hook = state.model.params["quats"].register_hook(lambda gradient: gradient * is_glossy)
-    try:
-        yield
-    finally:
-        hook.remove()
+@torch.no_grad()
+def _limit_turns(model: GaussianModel, before: Tensor, settings: MaterialSettings) -> None:
+    """Leave of a step's turns what shading tells: all of metal's, none of matt surfaces'."""
+    metallic, roughness = model.material("metallic"), model.material("roughness")
+    share = settings.dielectric_turn + (1.0 - settings.dielectric_turn) * metallic
+    share = share * (roughness < settings.normals_below)
+    quats = model.params["quats"]
+    quats.copy_(torch.lerp(before, quats, share[:, None]))
 
 
 def _correct_scale(state: TrainState, context: MaterialContext) -> None:

@@ -156,7 +156,7 @@ def build_wheel(folder: Path, **environment: str) -> zipfile.ZipFile:
     """Build a wheel from a copy of the checkout, without network access."""
     source = folder / "source"
     ignore = shutil.ignore_patterns(
-        ".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "*.so", "assets", "benchmarks"
+        ".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "*.so", "benchmarks"
     )
     shutil.copytree(ROOT, source, ignore=ignore)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]

@@ -5,7 +5,7 @@ import torch
 
 from splatir.maths.frames import similarity, transform_points
 from splatir.maths.rotations import rotation_from_quat
-from splatir.render.geometry import camera_rays, normals_from_depth
+from splatir.render.geometry import camera_rays, normals_from_depth, pixels_of, ray_directions
 from tests.scenes import axis_camera, random_camera
 from tests.surfaces import plane_depth, sphere_depth
 
@@ -95,3 +95,14 @@ def test_normals_have_the_right_gradient() -> None:
     generator = torch.Generator().manual_seed(1)
     depth = 2.0 + 0.3 * torch.rand(5, 6, 1, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: normals_from_depth(z, camera), depth.requires_grad_())
+
+
+def test_points_land_in_the_pixels_whose_rays_meet_them() -> None:
+    camera = random_camera(24, 16, seed=2)
+    rays = ray_directions(camera)
+    points = camera.position_world + 3.0 * rays[5, 7:9]
+    behind, beside = camera.position_world - rays[5, 7], camera.position_world + 50.0 * rays[0, 0]
+    beside = beside - 9.0 * camera.T_camera_world[0, :3]
+    pixels, is_seen = pixels_of(camera, torch.stack([*points, behind, beside]))
+    torch.testing.assert_close(pixels[:2], torch.tensor([[7.5, 5.5], [8.5, 5.5]]))
+    assert is_seen.tolist() == [True, True, False, False]

@@ -9,7 +9,7 @@ from torch import Tensor
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.geometry import ray_directions
-from splatir.render.occupancy import common_occupancy, enlarged, may_show, sphere_span
+from splatir.render.occupancy import common_occupancy, may_show, sphere_span
 from splatir.render.plate import bare_plane
 from splatir.render.surrounded import whole_scene
 from splatir.scene.camera import Camera
@@ -84,7 +84,7 @@ def test_photos_mend_rough_masks_of_an_object_on_a_table() -> None:
     points = RADIUS * torch.nn.functional.normalize(
         torch.randn(200, 3, generator=torch.Generator().manual_seed(0)), dim=-1
     )
-    found = outlined_masks(views, photos, masks, region(), enlarged(region(), 1.3), points)
+    found = outlined_masks(views, photos, masks, region(), region().enlarged(1.3), points)
     after = [overlap(a, b) for a, b in zip(found.masks, truth, strict=True)]
     assert max(before) < 0.8 and min(after) > max(0.75, min(before))
     assert sum(after) / len(after) > 0.9
@@ -95,7 +95,7 @@ def test_masks_of_what_stands_on_nothing_are_kept_where_they_agree() -> None:
     masks = [true_mask(camera) for camera in views]
     alone = Region.sphere(torch.zeros(3), 0.2)
     photos = [torch.rand(80, 96, 3) for _ in views]
-    found = outlined_masks(views, photos, masks, alone, enlarged(alone, 1.3), None)
+    found = outlined_masks(views, photos, masks, alone, alone.enlarged(1.3), None)
     assert all(torch.equal(a, b) for a, b in zip(found.masks, masks, strict=True))
 
 

@@ -1,12 +1,15 @@
 """What a depth image says about the surface: positions and normals per pixel."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from splatir.maths.frames import transform_points
 from splatir.maths.safe import safe_normalise
 from splatir.scene.camera import Camera
 
+# Points nearer to the plane through the camera than this, scene units, lie in no pixel.
+_MIN_DEPTH = 1e-6
 # Square of the length below which a cross product spans no plane: pixels of 1e-6 scene units.
 _MIN_SQUARED = 1e-24
 
@@ -24,6 +27,23 @@ def camera_rays(camera: Camera) -> Float[Tensor, "height width 3"]:
 def ray_directions(camera: Camera) -> Float[Tensor, "height width 3"]:
     """Unit directions through the pixel centres, world frame."""
     return safe_normalise(camera_rays(camera) @ camera.T_camera_world[:3, :3])
+
+
+def pixels_of(
+    camera: Camera, points: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+    """Where points appear in a view, in pixels, and which of them lie in front and in its frame.
+
+    Args:
+        camera: View.
+        points: World frame.
+    """
+    seen = transform_points(camera.T_camera_world, points)
+    pixels = seen @ camera.K.mT
+    pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(_MIN_DEPTH)
+    size = pixels.new_tensor([camera.width, camera.height])
+    inside = ((pixels >= 0.0) & (pixels < size)).all(-1)
+    return pixels, inside & (seen[:, 2] > _MIN_DEPTH)
 
 
 def normals_from_depth(

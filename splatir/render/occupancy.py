@@ -1,7 +1,7 @@
 """Where is an object, by what masks in many photos have in common, and where would it be seen?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,8 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from splatir.maths.frames import transform_points
-from splatir.render.geometry import ray_directions
+from splatir.render.geometry import pixels_of, ray_directions
 from splatir.scene.camera import Camera
 from splatir.scene.region import Region
 
@@ -75,11 +74,8 @@ def common_occupancy(
     voxels = torch.cartesian_prod(ticks, ticks, ticks) * region.radius + region.centre
     votes, views = torch.zeros(len(voxels)), torch.zeros(len(voxels))
     for camera, mask in zip(cameras, masks, strict=True):
-        points = transform_points(camera.T_camera_world, voxels)
-        pixels = points @ camera.K.mT
+        pixels, is_seen = pixels_of(camera, voxels)
         size = torch.tensor([camera.width, camera.height])
-        pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-6)
-        is_seen = (points[:, 2] > 1e-6) & ((pixels >= 0) & (pixels < size)).all(-1)
         grid = (pixels / size * 2.0 - 1.0)[None, None]
         vote = functional.grid_sample(
             mask[None, None], grid, padding_mode="border", align_corners=False
@@ -131,8 +127,3 @@ def sphere_span(
     squared = along.square() - offset.square().sum() + region.radius**2
     half = squared.clamp_min(0.0).sqrt()
     return (-along - half).clamp_min(0.0), (-along + half).clamp_min(0.0)
-
-
-def enlarged(region: Region, factor: float) -> Region:
-    """The region with its sphere or box larger by a factor; its support stays."""
-    return replace(region, half_size=factor * region.half_size)

@@ -10,8 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from splatir.maths.frames import transform_points
-from splatir.render.geometry import ray_directions
+from splatir.render.geometry import pixels_of, ray_directions
 from splatir.scene.camera import Camera
 from splatir.scene.region import Plane
 
@@ -123,11 +122,8 @@ def _cells_in_photo(
     normal: Float[Tensor, " 3"],
 ) -> tuple[Float[Tensor, "n f"], Float[Tensor, " n"]]:
     """Features of the photo where each cell lies in it, and how far to trust them."""
-    points = transform_points(camera.T_camera_world, cells)
-    pixels = points @ camera.K.mT
+    pixels, is_seen = pixels_of(camera, cells)
     size = torch.tensor([camera.width, camera.height])
-    pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-6)
-    is_seen = (points[:, 2] > 1e-6) & ((pixels >= 0) & (pixels < size)).all(-1)
     grid = (pixels / size * 2.0 - 1.0)[None, None]
     if hidden is not None:
         stacked = torch.cat([picture, hidden[..., None].to(picture)], -1)

@@ -75,6 +75,10 @@ class Region:
         """A sphere, world frame."""
         return cls(centre, torch.full((3,), radius))
 
+    def enlarged(self, factor: float) -> "Region":
+        """The region with its sphere or box larger by a factor; its support stays."""
+        return replace(self, half_size=factor * self.half_size)
+
     @property
     def radius(self) -> float:
         """Of the sphere, or of the one around the box."""

@@ -11,8 +11,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional
 
-from splatir.maths.frames import transform_points
 from splatir.maths.two_regions import two_regions, without_dust
+from splatir.render.geometry import pixels_of
 from splatir.render.occupancy import Occupancy, common_occupancy, may_show
 from splatir.render.plate import Plate, bare_plane
 from splatir.scene.camera import Camera
@@ -143,10 +143,7 @@ def _view(
         photo.cpu().clamp_min(0.0).permute(2, 0, 1)[None], size, mode="area"
     )
     picture = picture[0].permute(1, 2, 0).contiguous()
-    seen = transform_points(camera.T_camera_world, points)
-    pixels = seen @ camera.K.mT
-    pixels = pixels[:, :2] / pixels[:, 2:].clamp_min(1e-6)
-    inside = (seen[:, 2] > 1e-6) & ((pixels >= 0) & (pixels < torch.tensor(size[::-1]))).all(-1)
+    pixels, inside = pixels_of(camera, points)
     column, row = pixels[inside].long().unbind(-1)
     is_point = torch.zeros(size, dtype=torch.bool)
     is_point[row, column] = True

@@ -12,7 +12,7 @@ from splatir.data.dataset import Dataset, SparsePoints
 from splatir.maths.frames import transform_points
 from splatir.maths.two_regions import without_dust
 from splatir.raster.contract import RasterBackend, RasterOptions
-from splatir.render.occupancy import Occupancy, enlarged
+from splatir.render.occupancy import Occupancy
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.region import Region, find_region, parse_region
@@ -96,7 +96,7 @@ def separate(
     pictures = [photos[index].rgb_srgb for index in range(len(photos))]
     points = None if dataset.points is None else dataset.points.positions
     # What the user gave holds the object; what was found holds most of it.
-    search = enlarged(region, _SEARCH) if settings.roi == "auto" else region
+    search = region.enlarged(_SEARCH) if settings.roi == "auto" else region
     rough = [mask / 255.0 for mask in masks]
     found = outlined_masks(cameras, pictures, rough, region, search, points)
     is_object = mostly_within(model, cameras, found.masks, backend, options)

@@ -12,6 +12,7 @@ from splatir.codecs.exr import write_exr
 from splatir.data.dataset import DataSettings
 from splatir.data.images import Photo
 from splatir.data.recognise import read_dataset
+from splatir.maths.colour import exposed_srgb
 from splatir.maths.frames import similarity
 from splatir.maths.rotations import rotation_from_quat
 from splatir.optim.densification import DensificationSettings
@@ -31,6 +32,8 @@ from splatir.storage.checkpoint import load_checkpoint
 from splatir.train.finished import load_run
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.material_step import KnownLight, MaterialContext, material_step
+from splatir.train.object_photos import evenly_exposed
+from splatir.train.radiance_view import RadianceComparison
 from splatir.train.session import train
 from splatir.train.settings import TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, stages_of
@@ -89,8 +92,8 @@ def test_a_resumed_materials_stage_equals_an_unbroken_one_bit_for_bit(
     assert_same(final_state(run), final_state(small.output))
 
 
-def test_materials_leave_geometry_and_radiance_as_they_were(small: TrainSettings) -> None:
-    small = replace(small, rates=replace(small.rates, normals=0.0))
+def test_geometry_0_leaves_geometry_and_radiance_as_they_were(small: TrainSettings) -> None:
+    small = replace(small, materials=replace(small.materials, geometry=0.0))
     train(small)
     assert small.output is not None
     before = final_state(stopped_after(small, 3))
@@ -188,18 +191,23 @@ def test_a_broken_light_is_one_error_before_any_training(
 
 def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
     settings = TrainSettings(
-        stages=BOTH, steps=10, materials=MaterialSettings(steps=20, decay_from=0.5)
+        stages=BOTH,
+        steps=10,
+        materials=MaterialSettings(steps=20, decay_from=0.5, geometry=0.5, turns_from=0.4),
     )
     radiance, materials = stages_of(settings)
     assert isinstance(radiance, RadianceStage) and isinstance(materials, MaterialStage)
     assert (radiance.start, radiance.end, materials.start, materials.end) == (0, 10, 10, 30)
     assert stages_of(replace(settings, stages=("radiance",))) == (radiance,)
-    rates = LearningRates(albedo=0.2, normals=0.001)
-    assert materials.rate(rates, "albedo", 10) == materials.rate(rates, "albedo", 20) == 0.2
+    rates = LearningRates(albedo=0.2, quats=0.001)
+    first, middle = (materials.rate(rates, "albedo", step, 3.0) for step in (10, 20))
+    assert first == middle == 0.2
     late = settings.materials.decay**0.5
-    assert materials.rate(rates, "albedo", 25) == pytest.approx(0.2 * late)
-    # Normals wait, and the rate of the radiance stage does not count.
-    assert materials.rate(rates, "quats", 17) == 0.0 < materials.rate(rates, "quats", 18) == 0.001
+    assert materials.rate(rates, "albedo", 25, 3.0) == pytest.approx(0.2 * late)
+    # Geometry moves by a part of the rates of the radiance stage, in the scene's own units.
+    assert materials.rate(rates, "quats", 17, 3.0) == 0.0
+    assert materials.rate(rates, "quats", 18, 3.0) == pytest.approx(0.0005)
+    assert materials.rate(rates, "means", 10, 3.0) == pytest.approx(1.5 * rates.means)
     assert materials.image_divisor(10) == 1
 
 
@@ -210,7 +218,7 @@ def test_rates_that_never_fall_divide_by_nothing() -> None:
     stage = stages_of(settings)[1]
     assert isinstance(stage, MaterialStage)
     rates = LearningRates(albedo=0.2)
-    assert [stage.rate(rates, "albedo", step) for step in (1, 2, 3)] == [0.2, 0.2, 0.2]
+    assert [stage.rate(rates, "albedo", step, 1.0) for step in (1, 2, 3)] == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("stages", [(), ("materials",), ("materials", "radiance")])
@@ -276,35 +284,83 @@ def test_a_known_light_turns_with_the_world(tmp_path: Path) -> None:
     assert torch.allclose(light.radiance, sloping_light().radiance.roll(-8, 1), atol=1e-5)
 
 
-def test_metal_turns_fastest_and_matt_gaussians_do_not() -> None:
+def test_shading_and_radiance_move_gaussians_by_their_part_of_the_rates() -> None:
     light, camera = sloping_light(), axis_camera(48, 36)
-    state = TrainState.start(lit_sphere(with_materials=False), False, LearningRates(), 1.0)
-    settings = TrainSettings(stages=BOTH, steps=1, materials=MaterialSettings(normals_from=0.0))
-    state = start_materials(state, light, settings)
-    stage = stages_of(settings)[1]
-    assert isinstance(stage, MaterialStage)
-    state.step = 1
-    with torch.no_grad():
-        count = state.model.num_gaussians
-        state.model.params["roughness"].copy_(torch.tensor([-2.0, 2.0]).repeat(count)[:count])
-        is_metal = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(count)[:count] > 0.5
-        state.model.params["metallic"].copy_(torch.where(is_metal, 20.0, -20.0))
-    before = state.model.params["quats"].detach().clone()
-    context = MaterialContext(
-        stage,
-        rasterizer("cpu", torch.device("cpu")),
-        LearningRates(roughness=0.0),
-        RasterOptions(),
-        KnownLight.of(light),
-    )
+    backend = rasterizer("cpu", torch.device("cpu"))
     photo = Photo(torch.rand(36, 48, 3), torch.ones(36, 48, 1), "srgb", 8)
-    material_step(state, context, camera, photo)
-    moved = (state.model.params["quats"].detach() - before).abs().amax(-1)
-    assert float(moved[1::2].max()) == 0.0
-    # Adam's first step is as long as the rate.
-    rate, share = LearningRates().normals, settings.materials.dielectric_turn
-    assert float(moved[is_metal].max()) == pytest.approx(rate, rel=0.02)
-    assert float(moved[~is_metal].max()) == pytest.approx(share * rate, rel=0.02)
+    for geometry, extent in ((1.0, 2.0), (0.25, 1.0)):
+        state = TrainState.start(lit_sphere(with_materials=False), False, LearningRates(), extent)
+        materials = MaterialSettings(steps=10, geometry=geometry)
+        settings = TrainSettings(stages=BOTH, steps=1, materials=materials)
+        state = start_materials(state, light, settings)
+        stage = stages_of(settings)[1]
+        assert isinstance(stage, MaterialStage)
+        state.step = 1
+        before = {key: p.detach().clone() for key, p in state.model.params.items()}
+        comparison = RadianceComparison(backend, stage.radiance, extent, "random", 0)
+        context = MaterialContext(
+            stage, backend, settings.rates, RasterOptions(), KnownLight.of(light), comparison
+        )
+        report = material_step(state, context, camera, photo)
+        assert {"photometric", "radiance_photometric", "radiance_alpha"} <= report.terms.keys()
+        # Adam's first step is as long as the rate.
+        for key, rate in (
+            ("means", geometry * extent * settings.rates.means),
+            ("scales", geometry * settings.rates.scales),
+            ("opacities", geometry * settings.rates.opacities),
+            ("sh0", settings.rates.sh0),
+        ):
+            moved = (state.model.params[key].detach() - before[key]).abs().max()
+            assert float(moved) == pytest.approx(rate, rel=0.02), key
+
+
+def test_shading_alone_pulls_a_splat_that_is_off_its_place_back() -> None:
+    """No term of the radiance here: the gradient comes through the G-buffer."""
+    light, camera = EnvironmentLight(torch.ones(8, 16, 3)), axis_camera(48, 36)
+    backend = rasterizer("reference", torch.device("cpu"))
+    truth = lit_sphere()
+    truth.params["means"].data[:, 2] += 4.0
+    with torch.no_grad():
+        photo = render_scene(truth, camera, SplitSum(light), backend)
+    shifted = GaussianModel(
+        {key: p.detach().clone() for key, p in truth.params.items()}, truth.primitive
+    )
+    shifted.params["means"].data[:, 0] += 0.02
+
+    def loss(moves_splats: bool) -> torch.Tensor:
+        image = render_scene(shifted, camera, SplitSum(light), backend, moves_splats=moves_splats)
+        return (image.alpha * image.rgb - photo.alpha * photo.rgb).square().mean()
+
+    (gradient,) = torch.autograd.grad(loss(True), [shifted.params["means"]])
+    assert float(gradient[:, 0].sum()) > 0.0
+    step = 1e-3
+    with torch.no_grad():
+        middle = shifted.params["means"].clone()
+        values = []
+        for sign in (1.0, -1.0):
+            shifted.params["means"].copy_(middle)
+            shifted.params["means"][:, 0] += sign * step
+            values.append(float(loss(True)))
+        shifted.params["means"].copy_(middle)
+    expected = (values[0] - values[1]) / (2.0 * step)
+    assert float(gradient[:, 0].sum()) == pytest.approx(expected, rel=0.05)
+    still = torch.autograd.grad(loss(False), [shifted.params["means"]], allow_unused=True)
+    assert still == (None,)
+
+
+def test_exposures_are_taken_out_of_photos_before_they_are_shaded(small: TrainSettings) -> None:
+    """Masked photos with gains of their own: light and paint are those of the mean exposure."""
+    assert small.output is not None
+    gains = torch.tensor([0.4, -0.4, 0.1])
+    photo = Photo(torch.full((4, 5, 3), 0.5), None, "srgb", 8)
+    brighter = replace(photo, rgb=exposed_srgb(photo.rgb, gains))
+    torch.testing.assert_close(evenly_exposed(brighter, gains).rgb, photo.rgb)
+    linear = Photo(torch.full((4, 5, 3), 0.5), None, "linear", 32)
+    torch.testing.assert_close(
+        evenly_exposed(linear, gains).rgb, 0.5 * (-gains).exp().expand(4, 5, 3)
+    )
+    train(replace(small, exposures="per-photo"))
+    assert final_state(small.output)["exposures"] is not None
 
 
 def test_materials_move_towards_the_truth_under_a_known_light() -> None:

@@ -19,11 +19,11 @@ from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.material_step import MaterialContext, lighting_of, material_step
+from splatir.train.radiance_view import RadianceComparison, compare_radiance, make_target
 from splatir.train.settings import TrainSettings
 from splatir.train.stages import MaterialStage, stages_of
 from splatir.train.start_materials import initial_materials
 from splatir.train.state import TrainState
-from splatir.train.step import make_target
 from splatir.transport.scene import SceneTransport
 
 # Of a stage long enough that no repeat meets its end, nor a correction but every 25th.
@@ -88,29 +88,36 @@ def _start(scene: BenchScene, with_transport: bool) -> tuple[TrainState, Materia
     assert isinstance(stage, MaterialStage)
     state.step = _FIRST
     backend = rasterizer("cpu", torch.device("cpu"))
-    return state, MaterialContext(stage, backend, rates, RasterOptions(), None, scale="given")
+    radiance = RadianceComparison(backend, stage.radiance, 1.0, "white", 0)
+    context = MaterialContext(stage, backend, rates, RasterOptions(), None, radiance, scale="given")
+    return state, context
 
 
 def _time_parts(
     state: TrainState, context: MaterialContext, scene: BenchScene, photo: Photo
 ) -> dict[str, float]:
     """Seconds of the parts of one step, in their order."""
-    background = torch.ones(3)
+    background, radiance = torch.ones(3), context.radiance
+    assert radiance is not None
     clock = [time.process_time()]
     light = EnvironmentLight(state.radiance)
     lighting = lighting_of(state, context, light)
     clock.append(time.process_time())
-    image = render_scene(state.model, scene.camera, lighting, context.rasterizer, context.options)
+    image = render_scene(
+        state.model, scene.camera, lighting, context.rasterizer, context.options, True
+    )
+    clock.append(time.process_time())
+    compared = compare_radiance(state, radiance, scene.camera, photo)
     clock.append(time.process_time())
     target = make_target(photo, background)
     terms = material_losses(image, target, background, light, context.stage.loss)
-    loss = torch.stack(list(terms.values())).sum()
+    loss = torch.stack([*terms.values(), *compared.terms.values()]).sum()
     clock.append(time.process_time())
     loss.backward()
     clock.append(time.process_time())
     state.optimizer.step()
     state.optimizer.zero_grad()
     clock.append(time.process_time())
-    names = ("light", "render_and_shade", "loss", "backward", "optimizer")
+    names = ("light", "render_and_shade", "radiance", "loss", "backward", "optimizer")
     spans = (b - a for a, b in itertools.pairwise(clock))
     return dict(zip(names, spans, strict=True))

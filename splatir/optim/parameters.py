@@ -35,7 +35,6 @@ class LearningRates(Settings):
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
-        normals: Of raw quaternions of metal while materials are learned.
         environment: Of the log radiance of the environment; well above albedo's, or albedo takes up
             the shadows before light explains them.
     """
@@ -54,7 +53,6 @@ class LearningRates(Settings):
     albedo: float = 5e-2
     roughness: float = 0.1
     metallic: float = 0.1
-    normals: float = 2e-3
     environment: float = 0.125
 
     def __post_init__(self) -> None:
@@ -67,7 +65,7 @@ class LearningRates(Settings):
         check_range(self, ends, 0, open_ends=True, group="rates")
         names = "quats scales opacities sh0 shN background exposures"
         check_range(self, names, 0, group="rates")
-        check_range(self, "albedo roughness metallic normals environment", 0, group="rates")
+        check_range(self, "albedo roughness metallic environment", 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.
@@ -77,6 +75,15 @@ class LearningRates(Settings):
             extent: Radius of the scene, scene units.
         """
         return extent * _between(self.means, self.means_final, progress)
+
+    def initial(self, key: str, extent: float) -> float:
+        """Step size of a parameter at the start, scene units where it is a place.
+
+        Args:
+            key: Of the parameter.
+            extent: Radius of the scene, scene units.
+        """
+        return self.of_means(0.0, extent) if key == "means" else float(getattr(self, key))
 
     def of_cameras(self, progress: float) -> float:
         """Step size of the corrections of cameras.
@@ -102,15 +109,11 @@ def make_optimizer(
         extent: Radius of the scene, scene units.
     """
     groups = [
-        {"params": [parameter], "name": key, "lr": _initial_rate(key, rates, extent)}
+        {"params": [parameter], "name": key, "lr": rates.initial(key, extent)}
         for key, parameter in parameters.items()
     ]
     # eps as in Kerbl et al. 2023: gradients of single splats are far below Adam's default 1e-8.
     return torch.optim.Adam(groups, eps=1e-15, fused=True)
-
-
-def _initial_rate(key: str, rates: LearningRates, extent: float) -> float:
-    return rates.of_means(0.0, extent) if key == "means" else float(getattr(rates, key))
 
 
 def group(optimizer: torch.optim.Optimizer, name: str) -> dict:

@@ -65,6 +65,7 @@ def render_scene(
     lighting: Lighting,
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
+    moves_splats: bool = False,
 ) -> RenderOutput:
     """Render a model with materials under a light.
 
@@ -74,6 +75,7 @@ def render_scene(
         lighting: Shader, or these Gaussians under a light.
         rasterizer: Backend.
         options: Culling and antialiasing.
+        moves_splats: Differentiate where splats are, too, as `render_gbuffer` says.
 
     Raises:
         ValueError: The model has no materials.
@@ -81,5 +83,5 @@ def render_scene(
     channels = None
     if isinstance(lighting, GaussianLighting):
         channels = lighting.channels(camera.position_world.to(model.means))
-    gbuffer = render_gbuffer(model, camera, rasterizer, options, channels)
+    gbuffer = render_gbuffer(model, camera, rasterizer, options, channels, moves_splats)
     return shade_gbuffer(gbuffer, lighting)

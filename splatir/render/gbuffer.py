@@ -84,13 +84,13 @@ def render_gbuffer(
     rasterizer: RasterBackend,
     options: RasterOptions = RasterOptions(),
     channels: Float[Tensor, "n c"] | None = None,
+    moves_splats: bool = False,
 ) -> GBuffer:
     """Composite materials, normals and centre depths of a model.
 
-    Differentiable in materials and normals with constant compositing weights: what a surface is
-    made of does not move it. Albedo is composited sRGB-encoded, as the radiance is. (Depth of a
-    pixel by splat centres gives better normals than the depth where its ray meets each splat, which
-    grazing splats bias backwards.)
+    Differentiable in materials and normals, and on request in what decides coverage. Albedo is
+    composited sRGB-encoded, as the radiance is. (Depth of a pixel by splat centres gives better
+    normals than the depth where its ray meets each splat, which grazing splats bias backwards.)
 
     Args:
         model: Gaussians with materials, on the camera's device.
@@ -98,11 +98,13 @@ def render_gbuffer(
         rasterizer: Backend.
         options: Culling and antialiasing.
         channels: Further features to composite likewise.
+        moves_splats: Also differentiate centres, scales, turns and opacities, through compositing
+            weights that are constants otherwise.
 
     Raises:
         ValueError: The model has no materials.
     """
-    gaussians = model.gaussians.detach()
+    gaussians = model.gaussians if moves_splats else model.gaussians.detach()
     T = camera.T_camera_world.to(gaussians.means)
     centre_depths = gaussians.means @ T[2, :3] + T[2, 3]
     features = torch.cat(
@@ -119,7 +121,7 @@ def render_gbuffer(
         dim=-1,
     )
     raster = rasterizer.rasterize(gaussians, camera, features, None, options)
-    alpha = raster.alpha.detach()
+    alpha = raster.alpha if moves_splats else raster.alpha.detach()
     per_coverage = (alpha > MIN_COVERAGE) / alpha.clamp_min(MIN_COVERAGE)
     straight = raster.features * per_coverage
     albedo_srgb, roughness, metallic, normals, depth, further = straight.split(

@@ -15,14 +15,14 @@ class MaterialSettings(Settings):
         albedo: Brightest channel of the albedo at the start; its hue is half that of the radiance.
         roughness: Perceptual roughness at the start.
         metallic: Metallic at the start.
-        normals_from: From this part of the stage on, glossy Gaussians turn to what shading says.
-        normals_below: Roughness below which a Gaussian counts as glossy: on matt surfaces texture
-            and shading look alike.
-        dielectric_turn: How fast dielectrics turn, as a part of how fast metal does: of the light
-            that shows where they look, they reflect little.
+        geometry: How fast Gaussians move, turn, grow and fade, as a part of the rates of the
+            radiance stage: shading and radiance both pull at them. 0 keeps them as they are, and
+            the radiance too.
+        turns_from: From this part of the stage on, Gaussians turn: before that, dielectrics that
+            are metal would turn them astray.
         transport: Shade with shadows and with light from Gaussian to Gaussian.
         directions: In which each Gaussian looks for them, over the whole sphere.
-        retrace_every: Steps between looks, as Gaussians turn.
+        retrace_every: Steps between looks, as Gaussians move.
         metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
         brightest: Convention for the scale between albedo and light, which photos do not show: in
             a tenth of the Gaussians the albedo's largest channel is above this.
@@ -35,9 +35,8 @@ class MaterialSettings(Settings):
     albedo: float = 0.75
     roughness: float = 0.3
     metallic: float = 0.05
-    normals_from: float = 0.4
-    normals_below: float = 0.5
-    dielectric_turn: float = 0.2
+    geometry: float = 1.0
+    turns_from: float = 0.4
     transport: bool = True
     directions: int = 256
     retrace_every: int = 200
@@ -64,6 +63,5 @@ class MaterialSettings(Settings):
             open_ends=True,
             group="materials",
         )
-        check_range(
-            self, "decay_from normals_from normals_below dielectric_turn", 0, 1, group="materials"
-        )
+        check_range(self, "decay_from turns_from", 0, 1, group="materials")
+        check_range(self, "geometry", 0, group="materials")

@@ -16,20 +16,26 @@ from splatir.optim.material_moves import (
     exchange_brightness,
 )
 from splatir.optim.metal_evidence import collect_sightings, judge_metal
-from splatir.optim.parameters import LearningRates, group
+from splatir.optim.parameters import LearningRates, group, keep_flat
 from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
 from splatir.scene.camera import Camera
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import GEOMETRY_KEYS
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.split_sum import SplitSum
 from splatir.train.grey_card import GreyCard
-from splatir.train.material_settings import MaterialSettings
 from splatir.train.perceptual import PictureDistance, distance_term
+from splatir.train.radiance_view import (
+    RadianceComparison,
+    behind_object,
+    choose_background,
+    compare_radiance,
+    make_target,
+)
 from splatir.train.stages import MaterialStage
 from splatir.train.state import TrainState
-from splatir.train.step import StepReport, behind_object, make_target, psnr_of, take_step
+from splatir.train.step import StepReport, psnr_of, take_step
 from splatir.transport.directions import spherical_cells
 from splatir.transport.lit import CellLight, LitGaussians, bounce, diffuse_ratio
 from splatir.transport.materials import SurfaceMaterials
@@ -71,6 +77,9 @@ class MaterialContext:
         rates: Learning rates at the start of the stage.
         options: Culling and antialiasing.
         known_light: In place of a learned one, or None.
+        radiance: How the radiance goes on to be compared while Gaussians move; None keeps both as
+            they are.
+        thickness: Third scale that all Gaussians keep, scene units; None leaves it free.
         transport: What the Gaussians see of each other; None to shade each as if it were alone.
         scale: What decides between bright paint and bright light.
         distance: LPIPS, where it may be weighed.
@@ -82,6 +91,8 @@ class MaterialContext:
     rates: LearningRates
     options: RasterOptions
     known_light: KnownLight | None
+    radiance: RadianceComparison | None = None
+    thickness: float | None = None
     transport: SceneTransport | None = None
     scale: Scale = "convention"
     distance: PictureDistance | None = None
@@ -91,7 +102,7 @@ class MaterialContext:
 def material_step(
     state: TrainState, context: MaterialContext, camera: Camera, photo: Photo
 ) -> StepReport:
-    """Do one step in place.
+    """Do one step in place: the same view shaded and by its radiance, if Gaussians move.
 
     Args:
         state: In the materials stage; advanced by one step.
@@ -102,25 +113,31 @@ def material_step(
     Raises:
         NonFiniteLoss: Before any parameter is changed.
     """
-    stage = context.stage
-    background = torch.ones(3, device=state.model.means.device)
-    if state.background is not None:
-        background = state.background.detach()
+    stage, radiance = context.stage, context.radiance
     is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
-    background = behind_object(photo, background)
+    background = behind_object(photo, _background(state, radiance))
     target = make_target(photo, background, is_hdr)
     light = None if context.known_light else EnvironmentLight(state.radiance)
     lighting = lighting_of(state, context, light)
-    image = render_scene(state.model, camera, lighting, context.rasterizer, context.options)
+    image = render_scene(
+        state.model, camera, lighting, context.rasterizer, context.options, radiance is not None
+    )
     terms = material_losses(image, target, background, light, stage.loss, context.seen)
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
+    if radiance is not None:
+        compared = compare_radiance(state, radiance, camera, photo)
+        terms.update({f"radiance_{name}": term for name, term in compared.terms.items()})
+    extent = 1.0 if radiance is None else radiance.extent
     for parameter_group in state.optimizer.param_groups:
-        parameter_group["lr"] = stage.rate(context.rates, parameter_group["name"], state.step)
-    before = state.model.params["quats"].detach().clone()
+        name = parameter_group["name"]
+        stays = radiance is None and name in GEOMETRY_KEYS
+        rate = stage.rate(context.rates, name, state.step, extent)
+        parameter_group["lr"] = 0.0 if stays else rate
     loss = take_step(state, terms)
-    _limit_turns(state.model, before, stage.settings)
+    if context.thickness is not None:
+        keep_flat(state.model, context.thickness)
     is_last = state.step + 1 == stage.end
     is_due = (state.step - stage.start) % _CORRECT_EVERY == 0
     if is_due or (is_last and isinstance(context.scale, GreyCard)):
@@ -135,14 +152,13 @@ def material_step(
     )
 
 
-@torch.no_grad()
-def _limit_turns(model: GaussianModel, before: Tensor, settings: MaterialSettings) -> None:
-    """Leave of a step's turns what shading tells: all of metal's, none of matt surfaces'."""
-    metallic, roughness = model.material("metallic"), model.material("roughness")
-    share = settings.dielectric_turn + (1.0 - settings.dielectric_turn) * metallic
-    share = share * (roughness < settings.normals_below)
-    quats = model.params["quats"]
-    quats.copy_(torch.lerp(before, quats, share[:, None]))
+def _background(state: TrainState, radiance: RadianceComparison | None) -> Tensor:
+    """What is behind the Gaussians in a step: as for the radiance, white without that."""
+    if radiance is not None:
+        return choose_background(state, radiance).detach()
+    if state.background is not None:
+        return state.background.detach()
+    return torch.ones(3, device=state.model.means.device)
 
 
 def _correct_scale(state: TrainState, context: MaterialContext) -> None:

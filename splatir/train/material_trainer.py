@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from splatir.data.cache import PhotoSource
 from splatir.data.dataset import Dataset
 from splatir.data.images import Photo
 from splatir.optim.seen_light import ENOUGH_SEEN, SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.scene.camera import Camera
+from splatir.scene.gaussians import GEOMETRY_KEYS, GaussianModel, Gaussians
 from splatir.scene.lights import EnvironmentLight
 from splatir.train.grey_card import GreyCard
 from splatir.train.material_step import (
@@ -20,9 +19,11 @@ from splatir.train.material_step import (
     check_metal,
     material_step,
 )
+from splatir.train.object_photos import evenly_exposed
 from splatir.train.perceptual import PictureDistance
+from splatir.train.radiance_view import RadianceComparison
 from splatir.train.seen_light import Around, seen_light
-from splatir.train.settings import TrainSettings
+from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage
 from splatir.train.start_materials import start_materials
 from splatir.train.state import TrainState
@@ -56,6 +57,8 @@ class MaterialInputs:
         cameras: Likewise, as refined, on the training device.
         rasterizer: Backend.
         distance: LPIPS, where it may be weighed.
+        background: Behind the Gaussians; never "auto".
+        thickness: Third scale that all Gaussians keep, scene units; None leaves it free.
     """
 
     dataset: Dataset
@@ -63,6 +66,8 @@ class MaterialInputs:
     cameras: Sequence[Camera]
     rasterizer: RasterBackend
     distance: PictureDistance | None
+    background: Background
+    thickness: float | None
 
 
 class MaterialTrainer:
@@ -90,10 +95,10 @@ class MaterialTrainer:
         # Transport needs to know the outside; pictures stay.
         state.model = orient_outwards(state.model, inputs.cameras, inputs.rasterizer)
         if settings.materials.transport:
-            self._scene = self._traced(state, state.model.params["quats"])
+            self._scene = self._traced(state.model.gaussians)
         seen = self._seen_light(state)
         state = start_materials(state, known_light, settings, self._scene, seen)
-        state.traced_quats = state.model.params["quats"].detach().clone()
+        state.traced = _as_it_is(state.model)
         return state
 
     def step_function(
@@ -110,17 +115,22 @@ class MaterialTrainer:
         if not state.environment.requires_grad:
             known = KnownLight.of(EnvironmentLight(state.radiance))
         seen = self._seen_light(state)
+        inputs = self._inputs
         context = MaterialContext(
             stage,
-            self._inputs.rasterizer,
+            inputs.rasterizer,
             self._settings.rates,
             RasterOptions(antialiased=self._settings.uses_antialiasing),
             known,
+            self._radiance(stage),
+            inputs.thickness,
             scale=self._scale(seen),
-            distance=self._inputs.distance,
+            distance=inputs.distance,
             seen=seen,
         )
-        return lambda camera, photo, _: self._step(state, context, camera, photo)
+        return lambda camera, photo, index: self._step(
+            state, context, camera, self._even(state, photo, index)
+        )
 
     def _step(
         self, state: TrainState, context: MaterialContext, camera: Camera, photo: Photo
@@ -128,26 +138,51 @@ class MaterialTrainer:
         stage, inputs = context.stage, self._inputs
         context = replace(context, transport=self._transport(state, stage))
         if state.step - stage.start in stage.settings.metal_checks:
-            check_metal(state, context, inputs.cameras, inputs.photos.__getitem__)
+            check_metal(
+                state,
+                context,
+                inputs.cameras,
+                lambda index: self._even(state, inputs.photos[index], index),
+            )
         return material_step(state, context, camera, photo)
 
-    def _traced(self, state: TrainState, quats: Tensor) -> SceneTransport:
-        """What the Gaussians see of each other when turned by these quaternions."""
-        gaussians = replace(state.model.gaussians.detach(), quats=quats.detach())
-        return SceneTransport.of(gaussians, self._settings.materials.directions)
+    def _even(self, state: TrainState, photo: Photo, index: int) -> Photo:
+        """A photo as the mean of the exposures would show it."""
+        if state.exposures is None or state.surroundings is not None:
+            return photo
+        return evenly_exposed(photo, state.exposures[index].detach().to(photo.rgb.device))
+
+    def _traced(self, gaussians: Gaussians) -> SceneTransport:
+        """What Gaussians see of each other."""
+        return SceneTransport.of(gaussians.detach(), self._settings.materials.directions)
 
     def _transport(self, state: TrainState, stage: MaterialStage) -> SceneTransport | None:
         """What a step takes for what the Gaussians see: as last traced, also after a resume."""
         if not stage.settings.transport:
             return None
         done = state.step - stage.start
-        quats = state.traced_quats
-        if quats is None or (done and done % stage.settings.retrace_every == 0):
-            quats = state.model.params["quats"].detach().clone()
-            state.traced_quats, state.bounced, self._scene = quats, None, None
+        traced = state.traced
+        if traced is None or (done and done % stage.settings.retrace_every == 0):
+            traced = _as_it_is(state.model)
+            state.traced, state.bounced, self._scene = traced, None, None
         if self._scene is None:
-            self._scene = self._traced(state, quats)
+            self._scene = self._traced(traced)
         return self._scene
+
+    def _radiance(self, stage: MaterialStage) -> RadianceComparison | None:
+        """How the radiance goes on; None if Gaussians stay as they are."""
+        if not stage.settings.geometry:
+            return None
+        inputs, settings = self._inputs, self._settings
+        return RadianceComparison(
+            inputs.rasterizer,
+            stage.radiance,
+            inputs.dataset.extent,
+            inputs.background,
+            settings.seed,
+            settings.uses_antialiasing,
+            distance=inputs.distance,
+        )
 
     def _seen_light(self, state: TrainState) -> SeenLight | None:
         """What the photos show of the light beyond the object."""
@@ -175,3 +210,10 @@ class MaterialTrainer:
         maps = settings.maps
         are_albedos_known = maps.albedos is not None and maps.albedos_scale == "known"
         return "given" if are_albedos_known and settings.material_loss.albedo_map else "convention"
+
+
+def _as_it_is(model: GaussianModel) -> Gaussians:
+    """A copy of where the Gaussians are, which the next steps do not change."""
+    now = model.gaussians.detach()
+    parts = {key: getattr(now, key).clone() for key in GEOMETRY_KEYS}
+    return Gaussians(**parts, primitive=now.primitive)

@@ -1,6 +1,7 @@
 """The photos of a capture as photos of its object alone: with its masks, and equally exposed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +54,12 @@ class ObjectPhotos:
     def __getitem__(self, view_index: int) -> Photo:
         """Pixels of a view, as `PhotoCache` gives them."""
         photo = self._photos[view_index]
+        if self._log_gains is not None:
+            photo = evenly_exposed(photo, self._log_gains[view_index])
         mask = self._masks[view_index].float()[..., None] / 255.0
         is_rim = _largest(mask, _rim_width(mask)) + _largest(1.0 - mask, _rim_width(mask)) > 1.5
         rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
-        rgb = photo.rgb
-        if self._log_gains is not None:
-            log_gains = -self._log_gains[view_index]
-            is_srgb = photo.encoding == "srgb"
-            rgb = exposed_srgb(rgb, log_gains) if is_srgb else rgb * log_gains.exp()
-        return Photo(rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
+        return Photo(photo.rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
 
     def with_larger_masks(self) -> "ObjectPhotos":
         """The same photos with masks larger by a pixel all around.
@@ -80,6 +78,18 @@ class ObjectPhotos:
         if self._log_gains is None:
             return 1.0
         return float(exposed_srgb(torch.ones(3), -self._log_gains[view_index]).min())
+
+
+def evenly_exposed(photo: Photo, log_gains: Float[Tensor, " 3"]) -> Photo:
+    """A photo as it would be without gains of its own.
+
+    Args:
+        photo: Pixels.
+        log_gains: What its exposure multiplied linear light by.
+    """
+    is_srgb = photo.encoding == "srgb"
+    rgb = exposed_srgb(photo.rgb, -log_gains) if is_srgb else photo.rgb * (-log_gains).exp()
+    return replace(photo, rgb=rgb)
 
 
 def _largest(mask: Float[Tensor, "h w 1"], reach: int) -> Float[Tensor, "h w 1"]:

@@ -42,12 +42,13 @@ from splatir.train.object_stage import CaptureInputs, photos_of_object, tell_obj
 from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
 from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
+from splatir.train.radiance_view import VIEW_ORDER
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
 from splatir.train.start_materials import known_light
 from splatir.train.state import TrainState, generator_for
-from splatir.train.step import VIEW_ORDER, NonFiniteLoss, StepContext, StepReport, train_step
+from splatir.train.step import NonFiniteLoss, StepContext, StepReport, train_step
 
 # Photos decoded ahead of their step.
 _LOOKAHEAD = 4
@@ -245,7 +246,15 @@ class _Session:
     @functools.cached_property
     def _materials(self) -> MaterialTrainer:
         cameras = self._corrected_cameras()
-        inputs = MaterialInputs(self.dataset, self.photos, cameras, self.backend, self._distance)
+        inputs = MaterialInputs(
+            self.dataset,
+            self.photos,
+            cameras,
+            self.backend,
+            self._distance,
+            self._background(),
+            self._thickness,
+        )
         return MaterialTrainer(self.settings, inputs)
 
     def _step_function(self, stage: Stage) -> _StepFunction:
@@ -261,7 +270,7 @@ class _Session:
             self.dataset.extent,
             self._background(),
             settings.uses_antialiasing,
-            _THICKNESS * self.dataset.extent if settings.keeps_flat else None,
+            self._thickness,
             settings.seed,
             self._distance,
             self._gauge(),
@@ -283,6 +292,11 @@ class _Session:
         if self.state.corrections is None:
             return None
         return gauge_directions(self.cameras, self._extent).to(self.state.corrections)
+
+    @property
+    def _thickness(self) -> float | None:
+        """Third scale that all Gaussians keep, scene units."""
+        return _THICKNESS * self.dataset.extent if self.settings.keeps_flat else None
 
     @property
     def _raster_options(self) -> RasterOptions:

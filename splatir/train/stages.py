@@ -6,6 +6,7 @@ from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
 from splatir.optim.material_losses import MaterialLossWeights
 from splatir.optim.parameters import LearningRates
+from splatir.scene.gaussians import GEOMETRY_KEYS
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import ScheduleSettings, TrainSettings
 
@@ -82,32 +83,37 @@ class RadianceStage(Stage):
 
 @dataclass(frozen=True)
 class MaterialStage(Stage):
-    """Materials and light; geometry and radiance stay as they are.
+    """Materials and light, to which Gaussians and radiance give way.
 
     Attributes:
         settings: Start values and schedule.
-        loss: Weights of the terms.
+        loss: Weights of the terms of the shaded picture.
+        radiance: Weights of the terms of the radiance, which goes on.
     """
 
     settings: MaterialSettings
     loss: MaterialLossWeights
+    radiance: LossWeights
 
-    def rate(self, rates: LearningRates, key: str, step: int) -> float:
-        """Learning rate of a parameter at a step; Gaussians turn by the rate of normals.
+    def rate(self, rates: LearningRates, key: str, step: int, extent: float) -> float:
+        """Learning rate of a parameter at a step.
 
         Args:
             rates: At the start of the stage.
             key: Of the parameter.
             step: Of the training.
+            extent: Radius of the scene, scene units.
         """
         progress = self.progress(step)
         late = max(progress - self.settings.decay_from, 0.0)
         factor = 1.0
         if late > 0.0:
             factor = self.settings.decay ** (late / (1.0 - self.settings.decay_from))
+        if key in GEOMETRY_KEYS:
+            factor *= self.settings.geometry
         if key == "quats":
-            return factor * rates.normals * (progress >= self.settings.normals_from)
-        return factor * getattr(rates, key)
+            factor *= progress >= self.settings.turns_from
+        return factor * rates.initial(key, extent)
 
 
 def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
@@ -149,23 +155,24 @@ def stages_of(settings: TrainSettings, pixel_budget: int | None = None) -> tuple
     stages: list[Stage] = []
     for name in settings.stages:
         start = stages[-1].end if stages else 0
+        radiance = settings.loss
+        if settings.densify.strategy != "mcmc":
+            radiance = replace(radiance, opacity=0.0, scale=0.0)
         if name == "surroundings":
             densify = replace(settings.densify, strategy="mcmc", max_gaussians=max_of_all)
             parts = (settings.loss, settings.schedule, densify)
             stages.append(RadianceStage(name, start, settings.surroundings_steps, *parts))
         elif name == "radiance":
-            loss, densify = settings.loss, settings.densify
+            densify = settings.densify
             if densify.strategy == "mcmc":
                 densify = replace(densify, max_gaussians=max_of_all)
-            else:
-                loss = replace(loss, opacity=0.0, scale=0.0)
-            parts = (loss, settings.schedule, densify)
+            parts = (radiance, settings.schedule, densify)
             stages.append(RadianceStage(name, start, settings.steps, *parts))
         else:
             materials, loss = settings.materials, settings.material_loss
             if settings.grey_card is not None:
                 # The card shows the colour of the light, whatever that is.
                 loss = replace(loss, white_light=0.0)
-            parts = (materials, loss)
+            parts = (materials, loss, radiance)
             stages.append(MaterialStage(name, start, materials.steps, *parts))
     return tuple(stages)

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import LearningRates, make_optimizer
 from splatir.scene.corrections import NUM_CORRECTIONS
-from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel, Primitive
+from splatir.scene.gaussians import (
+    GEOMETRY_KEYS,
+    MATERIAL_KEYS,
+    PARAMETER_SPACES,
+    GaussianModel,
+    Gaussians,
+    Primitive,
+)
 from splatir.storage.checkpoint import CheckpointError
 from splatir.transport.lit import Bounced
 
@@ -47,7 +54,7 @@ class TrainState:
         statistics: Screen gradients since the last refinement.
         step: Steps done.
         seconds: Time spent in them.
-        traced_quats: Quaternions with which transport was last traced, or None.
+        traced: The Gaussians as they were when transport was last traced, constants, or None.
         bounced: Light between Gaussians as the next step of the materials stage takes it; None to
             find it anew.
     """
@@ -62,7 +69,7 @@ class TrainState:
     statistics: GradientStatistics
     step: int = 0
     seconds: float = 0.0
-    traced_quats: Float[Tensor, "n 4"] | None = None
+    traced: Gaussians | None = None
     bounced: Bounced | None = None
 
     @classmethod
@@ -195,7 +202,9 @@ class TrainState:
             "gradient_count": self.statistics.count,
             "step": self.step,
             "seconds": self.seconds,
-            "traced_quats": self.traced_quats,
+            "traced": None
+            if self.traced is None
+            else {key: getattr(self.traced, key) for key in GEOMETRY_KEYS},
             "bounced": None
             if self.bounced is None
             else torch.stack([self.bounced.irradiance, self.bounced.radiance]),
@@ -230,8 +239,9 @@ class TrainState:
             plain["gradient_total"].to(device), plain["gradient_count"].to(device)
         )
         state.step, state.seconds = plain["step"], plain["seconds"]
-        if plain["traced_quats"] is not None:
-            state.traced_quats = plain["traced_quats"].to(device)
+        if plain["traced"] is not None:
+            traced = {key: value.to(device) for key, value in plain["traced"].items()}
+            state.traced = Gaussians(**traced, primitive=model.primitive)
         if plain["bounced"] is not None:
             state.bounced = Bounced(*plain["bounced"].to(device).unbind(0))
         return state
@@ -249,7 +259,7 @@ def _trained_parameters(model: GaussianModel, beside: _Beside) -> dict[str, nn.P
             "cameras": beside.corrections,
         }
         return {**parameters, **{key: p for key, p in others.items() if p is not None}}
-    parameters = {key: model.params[key] for key in ("quats", *MATERIAL_KEYS)}
+    parameters = dict(model.params.items())
     if beside.environment is not None and beside.environment.requires_grad:
         parameters["environment"] = beside.environment
     return parameters
@@ -270,7 +280,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "gradient_count": Tensor,
     "step": int,
     "seconds": float,
-    "traced_quats": (Tensor, type(None)),
+    "traced": (dict, type(None)),
     "bounced": (Tensor, type(None)),
 }
 
@@ -293,7 +303,7 @@ def check_contents(contents: dict[str, Any], path: Path) -> None:
         problem = "it has no 4x4 'S_world_input'"
     else:
         wrong = [key for key, kind in _TYPES.items() if not isinstance(state.get(key), kind)]
-        nullable = ("background", "environment", "bounced", "surroundings")
+        nullable = ("background", "environment", "bounced", "surroundings", "traced")
         wrong += [key for key in nullable if key not in state]
         if wrong:
             problem = f"its state lacks {wrong}, or holds another kind of value"
@@ -321,9 +331,11 @@ def _model_problem(state: dict[str, Any]) -> str | None:
     if background is not None and background.shape != (3,):
         return f"its background has shape {tuple(background.shape)}, not (3,)"
     bounced = state["bounced"]
-    traced = state["traced_quats"]
-    if traced is not None and traced.shape != state["params"]["quats"].shape:
-        return f"its traced quaternions have shape {tuple(traced.shape)}"
+    traced, params = state["traced"], state["params"]
+    if traced is not None:
+        shapes = {key: getattr(traced.get(key), "shape", None) for key in GEOMETRY_KEYS}
+        if shapes != {key: params[key].shape for key in GEOMETRY_KEYS}:
+            return f"its traced Gaussians have the shapes {shapes}"
     if bounced is not None and bounced.shape != (2, len(state["params"]["means"]), 3):
         return f"its bounced light has shape {tuple(bounced.shape)}"
     exposures = state.get("exposures")

@@ -10,7 +10,7 @@ import gsplat
 import torch
 from torch import Tensor
 
-from splatir.raster.contract import RasterOptions
+from splatir.raster.contract import BLUR, RasterOptions
 from splatir.raster.reference.compositing import composite_ellipsoids, composite_surfels
 from splatir.raster.reference.projection import ProjectedEllipsoids, project_ellipsoids
 from splatir.raster.reference.surfel_projection import ProjectedSurfels, project_surfels
@@ -45,8 +45,8 @@ class FakeGsplat(ModuleType):
         return [name for name, _ in self.calls]
 
     def fake_fully_fused_projection(self, **given: Any) -> tuple[Tensor | None, ...]:
-        assert given["covars"] is None and not given["packed"] and given["eps2d"] == 0.3
-        options = _options(given, antialiased=given["calc_compensations"])
+        assert given["covars"] is None and not given["packed"]
+        options = _options(given, antialiased=given["calc_compensations"], blur=given["eps2d"])
         projected = project_ellipsoids(_gaussians(given, "ellipsoid"), _camera(given), options)
         self._radii, self._depths = projected.radii, projected.depths
         return (
@@ -187,9 +187,10 @@ def _camera(given: dict[str, Any]) -> Camera:
     return Camera(given["Ks"][0], given["viewmats"][0], given["width"], given["height"])
 
 
-def _options(given: dict[str, Any], antialiased: bool = False) -> RasterOptions:
+def _options(given: dict[str, Any], antialiased: bool = False, blur: float = BLUR) -> RasterOptions:
     return RasterOptions(
         antialiased=antialiased,
+        blur=blur,
         near=given["near_plane"],
         far=given["far_plane"],
         radius_clip=given["radius_clip"],

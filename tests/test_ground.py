@@ -10,6 +10,7 @@ import torch
 
 from splatir.commands.main import main
 from splatir.maths.rotations import quat_from_normal, rotation_from_quat
+from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import PictureOptions
 from splatir.render.grounded import GroundedScene
@@ -109,7 +110,8 @@ def test_a_supersampled_shadow_is_the_mean_of_a_finer_one() -> None:
     scene, backend = grounded(True), rasterizer("auto", torch.device("cpu"))
     camera = camera_towards((0.0, -1.5, 2.6), 32)
     found = scene.buffers(camera, backend, picture=PictureOptions(2))
-    fine = scene.buffers(camera.resized(64, 64), backend)
+    finer, options = PictureOptions(2).finer(camera, RasterOptions())
+    fine = scene.buffers(finer, backend, options)
     for name in ("alpha", "rgb"):
         samples = fine.alpha if name == "alpha" else fine.rgb * fine.alpha
         mean = samples.reshape(32, 2, 32, 2, -1).mean((1, 3))

@@ -55,6 +55,7 @@ def test_adapter_loses_no_channel_and_no_gradient(
     [
         ("ellipsoid", RasterOptions()),
         ("ellipsoid", RasterOptions(antialiased=True, near=2.5, far=3.2, radius_clip=3.0)),
+        ("ellipsoid", RasterOptions(antialiased=True, blur=1.2)),
         ("surfel", RasterOptions()),
         ("surfel", RasterOptions(median_depth=True)),
         ("surfel", RasterOptions(distortion=True)),

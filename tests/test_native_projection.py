@@ -12,7 +12,7 @@ from torch import Tensor
 
 from splatir.native.build import instruction_sets
 from splatir.native.library import NativeLibrary, available, library, load
-from splatir.raster.contract import RasterOptions
+from splatir.raster.contract import BLUR, RasterOptions
 from splatir.raster.native_projection import (
     ProjectedEllipsoids,
     ProjectedSurfels,
@@ -87,7 +87,7 @@ class Leaves:
         assert covariances is not None
         outputs = _fully_fused_projection(
             self.means, covariances, camera.T_camera_world[None], camera.K[None], WIDTH, HEIGHT,
-            near_plane=options.near, calc_compensations=True,
+            options.blur, options.near, calc_compensations=True,
         )  # fmt: skip
         return tuple(output[0] for output in outputs if output is not None)
 
@@ -123,11 +123,11 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual.detach() - expected.detach()).norm() / expected.detach().norm())
 
 
-@pytest.mark.parametrize("antialiased", [False, True])
-def test_ellipsoids_equal_gsplat(build: NativeLibrary, antialiased: bool) -> None:
+@pytest.mark.parametrize(("antialiased", "blur"), [(False, BLUR), (True, BLUR), (True, 1.2)])
+def test_ellipsoids_equal_gsplat(build: NativeLibrary, antialiased: bool, blur: float) -> None:
     splats, camera = make_splats(3001), make_camera()
     inputs, inputs64 = leaves(splats), leaves(splats, torch.float64)
-    options = RasterOptions(antialiased=antialiased, near=NEAR)
+    options = RasterOptions(antialiased=antialiased, near=NEAR, blur=blur)
     got = inputs.ellipsoids(torch.ones(3001), camera, options, build)
     radii, means2d, depths, conics, compensations = inputs64.gsplat_ellipsoids(camera, options)
     keep, expected_keep = (got.radii > 0).all(-1), (radii > 0).all(-1)

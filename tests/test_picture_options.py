@@ -1,11 +1,13 @@
 """Supersampling averages what is covered; denoising keeps texture and edges."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.buffers import PictureOptions, ViewBuffers, radiance_buffers, shaded_buffers
 from splatir.render.deferred import RenderOutput
@@ -40,13 +42,14 @@ def test_one_sample_is_the_picture_itself() -> None:
 def test_supersampled_colour_is_the_mean_of_premultiplied_samples(kind: str) -> None:
     model, camera, light = ball_and_camera()
     backend = rasterizer("auto", CPU)
-    fine_camera = camera.resized(72, 60)
+    finer, options = PictureOptions(3).finer(camera, RasterOptions())
+    assert (finer.width, finer.height) == (72, 60)
     if kind == "shaded":
         found = shaded_buffers(model, camera, light, backend, picture=PictureOptions(3))
-        fine = shaded_buffers(model, fine_camera, light, backend)
+        fine = shaded_buffers(model, finer, light, backend, options)
     else:
         found = radiance_buffers(model, camera, backend, picture=PictureOptions(3))
-        fine = radiance_buffers(model, fine_camera, backend)
+        fine = radiance_buffers(model, finer, backend, options)
     assert found.rgb.shape == (20, 24, 3)
     premultiplied = (fine.rgb * fine.alpha).reshape(20, 3, 24, 3, 3).mean((1, 3))
     alpha = fine.alpha.reshape(20, 3, 24, 3, 1).mean((1, 3))
@@ -55,6 +58,22 @@ def test_supersampled_colour_is_the_mean_of_premultiplied_samples(kind: str) -> 
     assert torch.allclose((found.rgb * found.alpha)[seen], premultiplied[seen], atol=1e-5)
     assert torch.allclose(found.normals[seen].norm(dim=-1), torch.ones(int(seen.sum())), atol=1e-5)
     assert found.depth[seen].min() > 1.4 and found.depth[seen].max() < 2.2
+
+
+@pytest.mark.parametrize("supersample", [2, 3])
+def test_supersampled_splats_are_as_wide_as_in_the_pixels_they_were_trained_for(
+    supersample: int,
+) -> None:
+    """Splats far smaller than a pixel: with the blur of the small pixels they would vanish."""
+    surfels, camera, light = ball_and_camera()
+    model = GaussianModel(dict(surfels.params.items()), "ellipsoid")
+    model.params["scales"].data.fill_(math.log(1e-3))
+    backend = rasterizer("auto", CPU)
+    plain = shaded_buffers(model, camera, light, backend)
+    found = shaded_buffers(model, camera, light, backend, picture=PictureOptions(supersample))
+    assert float(plain.alpha.mean()) > 0.05
+    assert float(found.alpha.mean()) == pytest.approx(float(plain.alpha.mean()), rel=0.03)
+    assert float((found.alpha - plain.alpha).abs().max()) < 0.12
 
 
 def test_half_covered_pixels_keep_the_colour_and_depth_of_the_covered_half() -> None:

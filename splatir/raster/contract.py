@@ -12,7 +12,7 @@ from torch import Tensor
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
 
-# The blur added to every ellipsoid's image covariance, in square pixels.
+# The blur that Gaussians are trained with, in square pixels.
 BLUR = 0.3
 # Contributions below this alpha are dropped.
 MIN_ALPHA = 1.0 / 255.0
@@ -36,6 +36,7 @@ class RasterOptions:
         near: Splats whose centre has camera z below this are dropped, scene units.
         far: Likewise above.
         radius_clip: Splats with no screen radius above this are dropped, pixels.
+        blur: Variance that is added to every ellipsoid's image covariance, square pixels.
         detached_features: The last this many channels of `features` give no gradient to geometry
             and opacities: in them, compositing weights and transmittance count as constants. The
             features themselves and the background receive theirs. Images do not depend on it.
@@ -50,6 +51,7 @@ class RasterOptions:
     near: float = 0.01
     far: float = 1e10
     radius_clip: float = 0.0
+    blur: float = BLUR
     detached_features: int = 0
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from splatir.raster.contract import BLUR, RasterOptions, RasterOutput, ScreenSpace
+from splatir.raster.contract import RasterOptions, RasterOutput, ScreenSpace
 from splatir.raster.validation import check_inputs
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
@@ -209,7 +209,7 @@ def _rasterize_ellipsoids(
         Ks=camera.K[None],
         width=camera.width,
         height=camera.height,
-        eps2d=BLUR,
+        eps2d=options.blur,
         near_plane=options.near,
         far_plane=options.far,
         radius_clip=options.radius_clip,

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from splatir.native.library import NativeLibrary, num_threads
 from splatir.native.library import library as default_library
-from splatir.raster.contract import BLUR, MIN_ALPHA, RasterOptions
+from splatir.raster.contract import MIN_ALPHA, RasterOptions
 from splatir.raster.native_state import contiguous
 from splatir.scene.camera import Camera
 
@@ -176,10 +176,10 @@ class _EllipsoidProjection(torch.autograd.Function):
             "splatir_project_ellipsoids_forward",
             *(num_threads(), n, *splats, opacities.contiguous(), *view),
             *(float(options.near), float(options.far), float(options.radius_clip)),
-            *(MIN_ALPHA, BLUR, means2d, depths, factors, compensations, radii),
+            *(MIN_ALPHA, options.blur, means2d, depths, factors, compensations, radii),
         )
         ctx.save_for_backward(*splats, radii)
-        ctx.view, ctx.library = view, library
+        ctx.view, ctx.library, ctx.blur = view, library, options.blur
         ctx.mark_non_differentiable(radii)
         return means2d, depths, factors, compensations, radii
 
@@ -194,7 +194,7 @@ class _EllipsoidProjection(torch.autograd.Function):
         _: Tensor,
     ) -> tuple[Tensor | None, ...]:
         gradients = _splat_gradients(
-            *(ctx, "splatir_project_ellipsoids_backward", BLUR, ctx.saved_tensors[-1]),
+            *(ctx, "splatir_project_ellipsoids_backward", ctx.blur, ctx.saved_tensors[-1]),
             *contiguous(v_means2d, v_depths, v_factors, v_compensations),
         )
         return *gradients, None, None, None, None

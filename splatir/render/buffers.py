@@ -85,11 +85,22 @@ class PictureOptions:
     supersample: int = 1
     denoise: bool = False
 
-    def finer(self, camera: Camera) -> Camera:
-        """The same view with all samples as pixels."""
-        if self.supersample == 1:
-            return camera
-        return camera.resized(self.supersample * camera.width, self.supersample * camera.height)
+    def finer(self, camera: Camera, options: RasterOptions) -> tuple[Camera, RasterOptions]:
+        """The same view with all samples as pixels, and how it is rasterised.
+
+        Gaussians are as wide as in the pixels that they were trained for: their blur grows with the
+        samples. With that of the smaller pixels they would be too thin. (Surfels have none, and
+        gsplat's filter of surfels below a pixel is that of the smaller pixels.)
+
+        Args:
+            camera: View.
+            options: Of its own pixels.
+        """
+        count = self.supersample
+        if count == 1:
+            return camera, options
+        finer = camera.resized(count * camera.width, count * camera.height)
+        return finer, replace(options, blur=count**2 * options.blur)
 
 
 @torch.no_grad()
@@ -117,7 +128,8 @@ def shaded_buffers(
     Raises:
         ValueError: The model has no materials.
     """
-    image = render_scene(model, picture.finer(camera), lighting, rasterizer, options)
+    camera, options = picture.finer(camera, options)
+    image = render_scene(model, camera, lighting, rasterizer, options)
     return picture_buffers(image, picture)
 
 
@@ -150,7 +162,7 @@ def radiance_buffers(
         options: Culling and antialiasing.
         picture: Supersampling; there is no noise to filter.
     """
-    camera = picture.finer(camera)
+    camera, options = picture.finer(camera, options)
     found = _radiance_buffers(model, camera, rasterizer, options)
     return found.box_filtered(picture.supersample)
 

@@ -59,7 +59,8 @@ class GroundedScene:
             options: Culling and antialiasing.
             picture: Supersampling and denoising.
         """
-        view = _View(self, picture.finer(camera), rasterizer, options)
+        finer, options = picture.finer(camera, options)
+        view = _View(self, finer, rasterizer, options)
         if float(camera.position_world[2]) < self.height:
             return picture_buffers(view.shaded(view.scene_rows, self.lighting), picture)
         if self.open_light is None:

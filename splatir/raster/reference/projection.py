@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splatir.maths.rotations import rotation_from_quat
-from splatir.raster.contract import BLUR, MIN_ALPHA, RasterOptions
+from splatir.raster.contract import MIN_ALPHA, RasterOptions
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import Gaussians
 
@@ -67,12 +67,12 @@ def project_ellipsoids(
     with torch.no_grad():
         depths = gaussians.means @ camera.T_camera_world[2, :3] + camera.T_camera_world[2, 3]
         in_range = torch.nonzero((depths >= options.near) & (depths <= options.far))[:, 0]
-        footprints = _footprints(gaussians, camera, in_range)
+        footprints = _footprints(gaussians, camera, in_range, options.blur)
         radii = _radii(footprints, gaussians, in_range, options)
         keep = (radii > 0).all(-1) & rectangle_on_image(footprints.means2d, radii, camera)
     visible, n = in_range[keep], gaussians.means.shape[0]
     # Only visible splats are projected with gradients, so no culled one can bring in 0 * inf.
-    footprints = _footprints(gaussians, camera, visible)
+    footprints = _footprints(gaussians, camera, visible, options.blur)
     xx, xy, yy = footprints.covariances.unbind(-1)
     conics = torch.stack([yy, -xy, xx], -1) / footprints.determinants[:, None]
     return ProjectedEllipsoids(
@@ -107,7 +107,7 @@ def rectangle_on_image(
     return ((means2d + radii > 0) & (means2d - radii < size)).all(-1)
 
 
-def _footprints(gaussians: Gaussians, camera: Camera, index: Tensor) -> _Footprints:
+def _footprints(gaussians: Gaussians, camera: Camera, index: Tensor, blur: float) -> _Footprints:
     """Centres and covariances of the indexed splats, which must lie in front of the camera."""
     means_camera, means2d = project_points(gaussians.means.index_select(0, index), camera)
     jacobians = _perspective_jacobians(means_camera, camera)
@@ -118,7 +118,7 @@ def _footprints(gaussians: Gaussians, camera: Camera, index: Tensor) -> _Footpri
     covariances = half @ half.mT
     xx, xy, yy = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
     sharp = xx * yy - xy * xy
-    xx, yy = xx + BLUR, yy + BLUR
+    xx, yy = xx + blur, yy + blur
     blurred = xx * yy - xy * xy
     # The floor keeps the root's derivative finite; visible splats have a ratio above (1/255)^2.
     compensations = (sharp / blurred).clamp_min(1e-12).sqrt()

@@ -32,9 +32,10 @@ _MAX_VIEWS = 64
 _MIN_COVERAGE = 0.95
 # A Gaussian must be seen from so many views.
 _MIN_SIGHTINGS = 3
-# Metal must fit nearly as well as the others: normals and light are never right, and a mirror
-# shows it more than a matt surface does.
-_MARGIN = 1.3
+# Normals and light are never right, and a mirror shows it more than a matt surface does: the worse
+# the others fit, the more metal may miss, at most by a factor. At this error (as below) it must fit
+# as well as they do.
+_EVEN_ERROR, _MAX_MARGIN = 0.1, 1.5
 # Error (root of the mean over views of the squared distance in sRGB) below which one of the others
 # explains the photos well enough.
 _GOOD_FIT = 0.06
@@ -140,7 +141,7 @@ def judge_metal(
     albedo_metal = chosen([fit.albedo_metal for fit in found], index_metal)
     albedo_dielectric = chosen([fit.albedo_dielectric for fit in found], index_dielectric)
     reflectance = _averaged(albedo_metal.amax(-1, keepdim=True), fits.total, near)[:, 0]
-    is_metal = metal < _MARGIN * other
+    is_metal = metal < (other.sqrt() / _EVEN_ERROR).clamp_max(_MAX_MARGIN) * other
     is_metal &= (other.sqrt() > _GOOD_FIT) & (reflectance > _MIN_METAL_ALBEDO)
     num_voters = min(_MAX_VOTERS, max(_NEIGHBOURS, int(_VOTER_SHARE * len(means))))
     voters = _neighbours(means, num_voters)

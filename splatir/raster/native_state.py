@@ -4,6 +4,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -125,7 +126,9 @@ def background_gradient(
     """
     if v_image is None or transmittance is None:
         return None
-    return v_image.flatten(0, 1).mT @ transmittance.flatten()
+    # In one order whatever the number of threads, which BLAS does not promise.
+    weighted = (v_image * transmittance).flatten(0, 1).numpy()
+    return torch.from_numpy(weighted.sum(0, dtype=np.float64)).to(v_image)
 
 
 def publish_absgrad(probe: "weakref.ref[Tensor]", absgrad: Tensor | None) -> None:

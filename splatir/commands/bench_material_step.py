@@ -104,7 +104,12 @@ def _time_parts(
     lighting = lighting_of(state, context, light)
     clock.append(time.process_time())
     image = render_scene(
-        state.model, scene.camera, lighting, context.rasterizer, context.options, True
+        state.model,
+        scene.camera,
+        lighting,
+        context.rasterizer,
+        context.options,
+        moves_splats=True,
     )
     clock.append(time.process_time())
     compared = compare_radiance(state, radiance, scene.camera, photo)

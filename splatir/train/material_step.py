@@ -120,7 +120,12 @@ def material_step(
     light = None if context.known_light else EnvironmentLight(state.radiance)
     lighting = lighting_of(state, context, light)
     image = render_scene(
-        state.model, camera, lighting, context.rasterizer, context.options, radiance is not None
+        state.model,
+        camera,
+        lighting,
+        context.rasterizer,
+        context.options,
+        moves_splats=radiance is not None,
     )
     terms = material_losses(image, target, background, light, stage.loss, context.seen)
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)

@@ -23,10 +23,8 @@ from splatir.scene.camera import Camera
 from splatir.scene.corrections import TYPICAL_CORRECTION
 from splatir.train.perceptual import PictureDistance, distance_term
 from splatir.train.settings import Background
-from splatir.train.state import TrainState, generator_for
+from splatir.train.state import BACKGROUND, TrainState, generator_for
 
-# Purposes of random draws, so that no two share a generator.
-VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE = range(4)
 # The brightest step of 8 bits.
 _SATURATED = 254.5 / 255.0
 

@@ -42,12 +42,11 @@ from splatir.train.object_stage import CaptureInputs, photos_of_object, tell_obj
 from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
 from splatir.train.perceptual import picture_distance
 from splatir.train.photo_checks import decode_all, mask_warnings
-from splatir.train.radiance_view import VIEW_ORDER
 from splatir.train.run_folder import RunFolder
 from splatir.train.settings import Background, TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, Stage, for_capture, stages_of
 from splatir.train.start_materials import known_light
-from splatir.train.state import TrainState, generator_for
+from splatir.train.state import VIEW_ORDER, TrainState, generator_for
 from splatir.train.step import NonFiniteLoss, StepContext, StepReport, train_step
 
 # Photos decoded ahead of their step.

@@ -25,6 +25,9 @@ from splatir.scene.gaussians import (
 from splatir.storage.checkpoint import CheckpointError
 from splatir.transport.lit import Bounced
 
+# Purposes of random draws, so that no two share a generator.
+VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE = range(4)
+
 
 class _Beside(NamedTuple):
     """What is learned beside a model; `TrainState` says what each is."""

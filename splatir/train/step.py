@@ -20,15 +20,10 @@ from splatir.render.radiance import RadianceImage
 from splatir.scene.camera import Camera
 from splatir.scene.corrections import remove_gauge
 from splatir.train.perceptual import PictureDistance
-from splatir.train.radiance_view import (
-    NOISE,
-    REFINEMENT,
-    RadianceComparison,
-    compare_radiance,
-)
+from splatir.train.radiance_view import RadianceComparison, compare_radiance
 from splatir.train.settings import Background
 from splatir.train.stages import RadianceStage
-from splatir.train.state import TrainState, generator_for
+from splatir.train.state import NOISE, REFINEMENT, TrainState, generator_for
 
 
 class NonFiniteLoss(RuntimeError):

@@ -137,6 +137,13 @@ def test_a_uniform_white_light_costs_nothing_and_a_tint_the_same_at_any_brightne
     assert costs[0] == pytest.approx(0.4 / 3)
 
 
+def test_a_warm_sun_under_a_blue_sky_is_white_light() -> None:
+    both = torch.tensor([[1.3, 1.0, 0.7], [0.7, 1.0, 1.3]]).repeat(4, 1)
+    radiance = both.expand(16, 8, 3).mT.reshape(3, 8, 16).permute(1, 2, 0)
+    sky = EnvironmentLight(radiance.contiguous())
+    assert float(light_priors(sky, ALL)["white_light"]) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_smoothness_of_light_is_the_same_at_any_brightness_and_turn_about_the_vertical() -> None:
     radiance = torch.rand(8, 16, 3, generator=torch.Generator().manual_seed(2)) + 0.1
     found = [

@@ -1,10 +1,11 @@
-"""Which light explains best how bright the surfaces are, if all were equally white?
+"""Which light explains best what the surfaces send out, if all were of one paint?
 
 Before materials are known, the light can be found from shadows: what a Gaussian sends out is a sum
 over directions of visibility times cosine times light, linear in the light. Albedo that is flat in
 brightness is wrong for most Gaussians, but its errors do not have the pattern of any direction's
 shadows, so that least squares over all Gaussians, robust and not negative, finds a sun at once,
-which descent from a uniform light never does: albedo takes up its shadows first.
+which descent from a uniform light never does: albedo takes up its shadows first. Likewise with
+colours: a warm sun and a blue sky would be left to the paint.
 """
 
 import math
@@ -42,7 +43,10 @@ def light_from_radiance(
     height: int,
     seen: SeenLight | None = None,
 ) -> EnvironmentLight:
-    """Environment under which matt surfaces look most like their radiance; grey where not seen.
+    """Environment under which matt surfaces look most like their radiance.
+
+    Its mean is grey, since nothing tells the tint of all light from that of all paint. With a light
+    that was seen, what was not seen of it is grey.
 
     Args:
         visibility: What the surfaces see; light between them is left out.
@@ -54,10 +58,12 @@ def light_from_radiance(
     """
     surfaces = _Surfaces(visibility, albedo.mean(-1), radiance.mean(-1), weights)
     if seen is None:
-        cells = _robust_cells(surfaces, torch.zeros_like(visibility.cells.solid_angles), None)
-        return _map_of(visibility, cells, height)
-    cells = _robust_cells(surfaces, *_known_cells(visibility, seen))
-    guess = _map_of(visibility, cells, height).radiance
+        dark = torch.zeros_like(visibility.cells.solid_angles)
+        cells, robust = _robust_cells(surfaces, dark, None)
+        fitted = replace(surfaces, weights=robust)
+        return _map_of(visibility, _coloured_cells(fitted, radiance, cells), height)
+    cells, _ = _robust_cells(surfaces, *_known_cells(visibility, seen))
+    guess = _map_of(visibility, cells[:, None].expand(-1, 3), height).radiance
     certainty = seen.certainty[..., None]
     shown = torch.where(
         seen.is_bound[..., None], torch.maximum(guess, seen.radiance), seen.radiance
@@ -87,8 +93,11 @@ class _Surfaces:
 
 def _robust_cells(
     surfaces: _Surfaces, known: Float[Tensor, " d"], is_open: Bool[Tensor, " d"] | None
-) -> Float[Tensor, " d"]:
-    """Radiance of all cells: known ones as given, open ones (None: all) as they fit best."""
+) -> tuple[Float[Tensor, " d"], Float[Tensor, " n"]]:
+    """Radiance of all cells: known ones as given, open ones (None: all) as they fit best.
+
+    Also the weights of the surfaces that the fit ended with.
+    """
     floor = surfaces.floor
     rest = replace(surfaces, seen=surfaces.seen - surfaces.under(known))
     robust, cells = surfaces.weights, known
@@ -99,9 +108,30 @@ def _robust_cells(
         robust = surfaces.weights / (1.0 + (error / _SOFT_ERROR).square())
         robust = robust / predicted.clamp_min(2.0 * floor)
     found = torch.ones_like(known, dtype=torch.bool) if is_open is None else is_open
+    return torch.where(found, _evened(surfaces, cells, found), cells), robust
+
+
+def _coloured_cells(
+    surfaces: _Surfaces, radiance: Float[Tensor, "n 3"], grey: Float[Tensor, " d"]
+) -> Float[Tensor, "d 3"]:
+    """The fit for each channel, as much light in all of them as in the grey one."""
+    power = (grey * surfaces.visibility.cells.solid_angles).sum()
+    found = torch.ones_like(grey, dtype=torch.bool)
+    channels = []
+    for seen in radiance.unbind(-1):
+        cells = _evened(surfaces, _least_squares(replace(surfaces, seen=seen), None), found)
+        own = (cells * surfaces.visibility.cells.solid_angles).sum()
+        channels.append(cells * power / own if own > 0.0 else grey)
+    return torch.stack(channels, dim=-1)
+
+
+def _evened(
+    surfaces: _Surfaces, cells: Float[Tensor, " d"], found: Bool[Tensor, " d"]
+) -> Float[Tensor, " d"]:
+    """Cells of which a share of the light is spread over all that were fitted."""
     angles = surfaces.visibility.cells.solid_angles * found
     even = (cells * angles).sum() / angles.sum().clamp_min(1e-12)
-    return torch.where(found, torch.lerp(cells, even, _EVEN_SHARE), cells)
+    return torch.lerp(cells, even, _EVEN_SHARE)
 
 
 def _known_cells(
@@ -116,13 +146,13 @@ def _known_cells(
     return torch.where(is_open, 0.0, light / share.clamp_min(1e-6)), is_open
 
 
-def _map_of(visibility: Visibility, cells: Float[Tensor, " d"], height: int) -> EnvironmentLight:
-    """The cells as a grey map."""
+def _map_of(visibility: Visibility, cells: Float[Tensor, "d 3"], height: int) -> EnvironmentLight:
+    """The cells as a map."""
     angles = visibility.cells.solid_angles
-    even = (cells * angles).sum() / (4.0 * math.pi)
+    even = (cells.mean(-1) * angles).sum() / (4.0 * math.pi)
     nearest = nearest_directions(len(cells), height, 2 * height).to(cells.device)
     # A surface that saw nothing says nothing: then all is even and dark.
-    map_ = cells[nearest].view(height, 2 * height, 1).expand(-1, -1, 3)
+    map_ = cells[nearest].view(height, 2 * height, 3)
     return EnvironmentLight(map_.clamp_min(1e-3 * float(even) + 1e-6).clone())
 
 

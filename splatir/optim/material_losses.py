@@ -40,7 +40,9 @@ class MaterialLossWeights(Settings):
         roughness_smooth: Likewise of roughness and metallic.
         normal_smooth: Likewise of normals.
         metallic: Mean of m (1 - m): a surface is metal or it is not.
-        white_light: Colour of the light: whiteness decides between it and albedo.
+        few_paints: Entropy of the albedo over the scene: what light can explain is no paint. Fades
+            over the stage, as what photos say of the paint itself comes to count.
+        white_light: Tint of all light together: whiteness decides between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
         seen_light: Squared error of log light where photos show it beyond the object.
         albedo_map: Albedo against the user's maps (--albedos), mean absolute difference.
@@ -53,6 +55,7 @@ class MaterialLossWeights(Settings):
     roughness_smooth: float = 1.0
     normal_smooth: float = 0.15
     metallic: float = 0.1
+    few_paints: float = 0.003
     white_light: float = 0.003
     light_smooth: float = 0.0005
     seen_light: float = 1.0
@@ -68,7 +71,10 @@ class MaterialLossWeights(Settings):
         check_range(self, "lpips", 0, group="material_loss")
         smooth = "albedo_smooth roughness_smooth normal_smooth light_smooth"
         check_range(
-            self, f"{smooth} metallic white_light albedo_map seen_light", 0, group="material_loss"
+            self,
+            f"{smooth} metallic few_paints white_light albedo_map seen_light",
+            0,
+            group="material_loss",
         )
 
     def compares_as_hdr(self, is_linear: bool) -> bool:
@@ -177,14 +183,14 @@ def material_priors(
 def light_priors(
     light: EnvironmentLight, weights: MaterialLossWeights
 ) -> dict[str, Float[Tensor, ""]]:
-    """Smooth, mostly white light."""
+    """Smooth light, white in the mean over the sphere; a warm sun under a blue sky costs nothing."""
     terms = {}
     radiance = light.radiance
     solid_angles = texel_solid_angles(*radiance.shape[:2], like=radiance)[:, None, None]
     if weights.white_light:
-        grey = radiance.mean(-1, keepdim=True)
-        tint = ((radiance - grey).abs() * solid_angles).mean()
-        terms["white_light"] = weights.white_light * tint / (radiance * solid_angles).mean()
+        total = (radiance * solid_angles).sum((0, 1))
+        tint = (total - total.mean()).abs().mean() / total.mean()
+        terms["white_light"] = weights.white_light * tint
     if weights.light_smooth:
         log = radiance.clamp_min(1e-8).log()
         along = (log - log.roll(1, 1)).square().mean()

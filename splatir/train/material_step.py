@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatir.data.images import Photo
+from splatir.optim.few_paints import scene_entropy
 from splatir.optim.material_losses import display_colour, material_losses
 from splatir.optim.material_moves import (
     CORRECTION,
@@ -34,7 +35,7 @@ from splatir.train.radiance_view import (
     make_target,
 )
 from splatir.train.stages import MaterialStage
-from splatir.train.state import TrainState
+from splatir.train.state import PAINTS, TrainState, generator_for
 from splatir.train.step import StepReport, psnr_of, take_step
 from splatir.transport.directions import spherical_cells
 from splatir.transport.lit import CellLight, LitGaussians, bounce, diffuse_ratio
@@ -84,6 +85,7 @@ class MaterialContext:
         scale: What decides between bright paint and bright light.
         distance: LPIPS, where it may be weighed.
         seen: What photos show of a learned light.
+        seed: Of what is drawn at random.
     """
 
     stage: MaterialStage
@@ -97,6 +99,7 @@ class MaterialContext:
     scale: Scale = "convention"
     distance: PictureDistance | None = None
     seen: SeenLight | None = None
+    seed: int = 0
 
 
 def material_step(
@@ -128,6 +131,10 @@ def material_step(
         moves_splats=radiance is not None,
     )
     terms = material_losses(image, target, background, light, stage.loss, context.seen)
+    if weight := stage.few_paints(state.step):
+        generator = generator_for(context.seed, state.step, PAINTS)
+        entropy = scene_entropy(image.gbuffer, state.model, generator)
+        terms["few_paints"] = weight * entropy
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))

@@ -127,6 +127,7 @@ class MaterialTrainer:
             scale=self._scale(seen),
             distance=inputs.distance,
             seen=seen,
+            seed=self._settings.seed,
         )
         return lambda camera, photo, index: self._step(
             state, context, camera, self._even(state, photo, index)

@@ -95,6 +95,10 @@ class MaterialStage(Stage):
     loss: MaterialLossWeights
     radiance: LossWeights
 
+    def few_paints(self, step: int) -> float:
+        """Weight of the entropy of the albedo at a step: it finds the light, and then lets go."""
+        return self.loss.few_paints * (1.0 - self.progress(step)) ** 2
+
     def rate(self, rates: LearningRates, key: str, step: int, extent: float) -> float:
         """Learning rate of a parameter at a step.
 

@@ -26,7 +26,7 @@ from splatir.storage.checkpoint import CheckpointError
 from splatir.transport.lit import Bounced
 
 # Purposes of random draws, so that no two share a generator.
-VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE = range(4)
+VIEW_ORDER, BACKGROUND, REFINEMENT, NOISE, PAINTS = range(5)
 
 
 class _Beside(NamedTuple):

@@ -1,0 +1,67 @@
+"""Is the scene painted in few colours?
+
+Photos show the product of paint and light. A wall that is half in a warm sun and half under a blue
+sky could as well be painted in two colours; what speaks against that is that both halves would have
+needed their own paint. So the entropy of the colours of the whole scene is made small, as Barron
+and Malik (Shape, Illumination, and Reflectance from Shading, 2015) do for one picture: shading and
+tints that the light can explain leave the paint.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splatir.render.gbuffer import GBuffer
+from splatir.scene.gaussians import GaussianModel
+
+# Colours of pixels that are compared in a step, and of Gaussians that they are compared with.
+_NUM_PIXELS, _NUM_GAUSSIANS = 512, 1024
+# Coverage from which a pixel shows a surface and nothing behind it.
+_SOLID = 0.9
+# Differences of log albedo that still count as the same paint (standard deviation), what is added
+# to albedo before the logarithm, and the share of other paints that a colour of its own is taken
+# for: what is like nothing else is drawn nowhere.
+_WIDTH, _DARK, _ALONE = 0.1, 0.02, 1e-3
+
+
+def paint_entropy(
+    albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]
+) -> Float[Tensor, ""]:
+    """Mean of -log(share of the paints that look like an albedo), by a Gaussian in log albedo.
+
+    Differentiable in both.
+
+    Args:
+        albedo: Linear, 0 to 1; at least one.
+        paints: Sample of the scene's albedo, likewise.
+    """
+    logs, others = (albedo + _DARK).log(), (paints + _DARK).log()
+    squared = (logs[:, None] - others).square().sum(-1)
+    alike = (-0.5 / _WIDTH**2 * squared).exp().mean(-1)
+    return -(alike + _ALONE).log().mean()
+
+
+def scene_entropy(
+    gbuffer: GBuffer, model: GaussianModel, generator: torch.Generator
+) -> Float[Tensor, ""]:
+    """`paint_entropy` of pixels of a view among Gaussians of the whole scene; 0 of an empty view.
+
+    Differentiable in the G-buffer. Gaussians are drawn by their opaque areas.
+
+    Args:
+        gbuffer: Of a view.
+        model: Gaussians with materials.
+        generator: On the CPU.
+    """
+    solid = (gbuffer.alpha[..., 0] > _SOLID).flatten().nonzero()[:, 0]
+    if not len(solid) or not model.num_gaussians:
+        return gbuffer.albedo.new_zeros(())
+    drawn = torch.randint(len(solid), (_NUM_PIXELS,), generator=generator)
+    pixels = gbuffer.albedo.flatten(0, 1).index_select(0, solid[drawn.to(solid.device)])
+    with torch.no_grad():
+        scales = model.gaussians.scales
+        areas = (model.opacities * scales.prod(-1) / scales.amin(-1).clamp_min(1e-12)).cpu()
+        shares = areas.clamp_max(areas.quantile(0.99)).clamp_min(1e-12)
+        who = torch.multinomial(shares, _NUM_GAUSSIANS, replacement=True, generator=generator)
+        paints = model.material("albedo")[who.to(solid.device)]
+    return paint_entropy(pixels, paints)

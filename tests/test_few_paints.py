@@ -1,0 +1,104 @@
+"""The entropy of a scene's paint: what lowers it, what it leaves alone, and how it fades."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from splatir.optim.few_paints import paint_entropy, scene_entropy
+from splatir.render.gbuffer import GBuffer
+from splatir.scene.gaussians import GaussianModel
+from splatir.train.settings import TrainSettings
+from splatir.train.stages import MaterialStage, stages_of
+from tests.scenes import axis_camera
+from tests.test_bake import sphere
+
+WHITE, BLUE = (0.8, 0.8, 0.8), (0.05, 0.1, 0.5)
+
+
+def paints(*colours: tuple[float, float, float], count: int = 64) -> Tensor:
+    return torch.tensor(colours, dtype=torch.float64).repeat(count, 1)
+
+
+def tinted(colour: tuple[float, float, float], warm: float) -> Tensor:
+    return torch.tensor([colour], dtype=torch.float64) * torch.tensor([1.0 + warm, 1.0, 1.0 - warm])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_entropy_of_paints_that_are_apart_is_the_logarithm_of_their_number(count: int) -> None:
+    colours = torch.logspace(-2, 0, count, dtype=torch.float64)[:, None].expand(-1, 3)
+    assert float(paint_entropy(colours, colours)) == pytest.approx(math.log(count), abs=5e-3)
+
+
+def test_a_tint_that_parts_one_paint_in_two_costs_and_its_gradient_takes_it_away() -> None:
+    warm = 0.08
+    pixels = torch.cat([tinted(WHITE, warm), tinted(WHITE, -warm)]).requires_grad_()
+    entropy = paint_entropy(pixels, pixels.detach())
+    entropy.backward()
+    assert float(entropy.detach()) > float(paint_entropy(paints(WHITE), paints(WHITE))) + 0.1
+    assert pixels.grad is not None
+    # Descent makes the warm half less red and the cool one more so.
+    assert float(pixels.grad[0, 0]) > 0.0 > float(pixels.grad[1, 0])
+    assert float(pixels.grad[0, 2]) < 0.0 < float(pixels.grad[1, 2])
+
+
+def test_other_paints_and_a_colour_of_its_own_are_left_alone() -> None:
+    pixels = torch.cat([paints(WHITE, count=1), torch.tensor([[0.4, 0.02, 0.02]])]).requires_grad_()
+    paint_entropy(pixels, paints(WHITE, BLUE)).backward()
+    assert pixels.grad is not None
+    assert float(pixels.grad.abs().max()) < 1e-6
+
+
+def test_brightness_of_the_whole_scene_does_not_matter() -> None:
+    bright = paints((0.8, 0.7, 0.6), (0.7, 0.7, 0.7), (0.6, 0.7, 0.8))
+    ratio = float(paint_entropy(0.5 * bright, 0.5 * bright)) / float(paint_entropy(bright, bright))
+    assert ratio == pytest.approx(1.0, abs=0.05)
+
+
+def test_gradients_of_the_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels, others = (
+        (0.5 + 0.1 * torch.rand(n, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+        for n in (4, 9)
+    )
+    assert torch.autograd.gradcheck(paint_entropy, (pixels, others))
+
+
+def view_of(model: GaussianModel, albedo: Tensor, alpha: float) -> GBuffer:
+    camera = axis_camera(albedo.shape[1], albedo.shape[0])
+    plane = torch.full_like(albedo[..., :1], alpha)
+    return GBuffer(plane, albedo, plane, plane, albedo, plane, camera)
+
+
+def painted(colour: tuple[float, float, float]) -> GaussianModel:
+    model = sphere(200, 0.5, 0.0)
+    model.params["albedo"].data[:] = torch.logit(torch.tensor(colour))
+    return model
+
+
+def test_pixels_are_compared_with_the_paint_of_the_whole_scene() -> None:
+    model = painted(WHITE)
+    albedo = torch.full((6, 8, 3), 0.8)
+
+    def entropy(shift: float, seed: int = 0) -> float:
+        view = view_of(model, albedo * (1.0 - shift), 1.0)
+        return float(scene_entropy(view, model, torch.Generator().manual_seed(seed)))
+
+    assert entropy(0.0) == pytest.approx(0.0, abs=2e-3)
+    assert entropy(0.1) > entropy(0.05) > 0.01
+    assert entropy(0.1) == entropy(0.1)
+
+
+def test_a_view_that_shows_nothing_solid_says_nothing() -> None:
+    model = painted(WHITE)
+    view = view_of(model, torch.full((6, 8, 3), 0.3), 0.5)
+    assert float(scene_entropy(view, model, torch.Generator().manual_seed(0))) == 0.0
+
+
+def test_the_weight_fades_over_the_stage() -> None:
+    stage = stages_of(TrainSettings(stages=("radiance", "materials")))[-1]
+    assert isinstance(stage, MaterialStage)
+    weights = [stage.few_paints(stage.start + part * stage.steps // 4) for part in range(5)]
+    assert weights[0] == stage.loss.few_paints > 0.0 == weights[-1]
+    assert weights == sorted(weights, reverse=True)

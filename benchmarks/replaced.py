@@ -110,9 +110,7 @@ def _mended(
     return gbuffer
 
 
-def _psnr(
-    gbuffer: GBuffer, lighting: Lighting, truth: TrueBuffers, picture: TruePicture
-) -> float:
+def _psnr(gbuffer: GBuffer, lighting: Lighting, truth: TrueBuffers, picture: TruePicture) -> float:
     image = shade_gbuffer(gbuffer, lighting)
     shown = srgb_from_linear(image.rgb.clamp(0.0, 1.0)) * image.alpha + 1.0 - image.alpha
     alpha = picture.alpha[..., None]

@@ -24,9 +24,7 @@ _SOLID = 0.9
 _WIDTH, _DARK, _ALONE = 0.1, 0.02, 1e-3
 
 
-def paint_entropy(
-    albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]
-) -> Float[Tensor, ""]:
+def paint_entropy(albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]) -> Float[Tensor, ""]:
     """Mean of -log(share of the paints that look like an albedo), by a Gaussian in log albedo.
 
     Differentiable in both.

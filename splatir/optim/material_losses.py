@@ -183,7 +183,7 @@ def material_priors(
 def light_priors(
     light: EnvironmentLight, weights: MaterialLossWeights
 ) -> dict[str, Float[Tensor, ""]]:
-    """Smooth light, white in the mean over the sphere; a warm sun under a blue sky costs nothing."""
+    """Smooth light, white in the mean over the sphere: a warm sun under a blue sky is white."""
     terms = {}
     radiance = light.radiance
     solid_angles = texel_solid_angles(*radiance.shape[:2], like=radiance)[:, None, None]

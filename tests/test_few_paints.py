@@ -65,10 +65,10 @@ def test_gradients_of_the_entropy() -> None:
     assert torch.autograd.gradcheck(paint_entropy, (pixels, others))
 
 
-def view_of(model: GaussianModel, albedo: Tensor, alpha: float) -> GBuffer:
+def view_of(albedo: Tensor, alpha: float = 1.0, metallic: float = 0.0) -> GBuffer:
     camera = axis_camera(albedo.shape[1], albedo.shape[0])
     plane = torch.full_like(albedo[..., :1], alpha)
-    return GBuffer(plane, albedo, plane, plane, albedo, plane, camera)
+    return GBuffer(plane, albedo, plane, metallic * plane, albedo, plane, camera)
 
 
 def painted(colour: tuple[float, float, float]) -> GaussianModel:
@@ -82,7 +82,7 @@ def test_pixels_are_compared_with_the_paint_of_the_whole_scene() -> None:
     albedo = torch.full((6, 8, 3), 0.8)
 
     def entropy(shift: float, seed: int = 0) -> float:
-        view = view_of(model, albedo * (1.0 - shift), 1.0)
+        view = view_of(albedo * (1.0 - shift))
         return float(scene_entropy(view, model, torch.Generator().manual_seed(seed)))
 
     assert entropy(0.0) == pytest.approx(0.0, abs=2e-3)
@@ -90,9 +90,23 @@ def test_pixels_are_compared_with_the_paint_of_the_whole_scene() -> None:
     assert entropy(0.1) == entropy(0.1)
 
 
-def test_a_view_that_shows_nothing_solid_says_nothing() -> None:
-    model = painted(WHITE)
-    view = view_of(model, torch.full((6, 8, 3), 0.3), 0.5)
+def test_metal_is_no_paint_to_compare_with() -> None:
+    model, view = painted(WHITE), view_of(torch.full((6, 8, 3), 0.3))
+    half = torch.arange(len(model.means)) % 2 == 0
+    model.params["albedo"].data[half] = torch.logit(torch.tensor(0.3))
+    found = {}
+    for metallic in (0.0, 1.0):
+        model.params["metallic"].data[half] = torch.logit(torch.tensor(metallic), eps=1e-6)
+        found[metallic] = float(scene_entropy(view, model, torch.Generator().manual_seed(0)))
+    assert found[0.0] == pytest.approx(math.log(2.0), abs=0.1)
+    assert found[1.0] > 5.0
+
+
+@pytest.mark.parametrize(("alpha", "metallic"), [(0.5, 0.0), (1.0, 1.0)])
+def test_a_view_that_shows_nothing_solid_or_nothing_but_metal_says_nothing(
+    alpha: float, metallic: float
+) -> None:
+    model, view = painted(WHITE), view_of(torch.full((6, 8, 3), 0.3), alpha, metallic)
     assert float(scene_entropy(view, model, torch.Generator().manual_seed(0))) == 0.0
 
 

@@ -134,14 +134,26 @@ def test_a_uniform_white_light_costs_nothing_and_a_tint_the_same_at_any_brightne
         for scale in (1.0, 50.0)
     ]
     assert costs[0] == pytest.approx(costs[1])
-    assert costs[0] == pytest.approx(0.4 / 3)
+    assert costs[0] == pytest.approx(0.4 / 3 + 0.1 * 0.08 / 3)
 
 
-def test_a_warm_sun_under_a_blue_sky_is_white_light() -> None:
-    both = torch.tensor([[1.3, 1.0, 0.7], [0.7, 1.0, 1.3]]).repeat(4, 1)
-    radiance = both.expand(16, 8, 3).mT.reshape(3, 8, 16).permute(1, 2, 0)
-    sky = EnvironmentLight(radiance.contiguous())
-    assert float(light_priors(sky, ALL)["white_light"]) == pytest.approx(0.0, abs=1e-6)
+def test_a_warm_sun_under_a_blue_sky_costs_less_than_a_tint_of_everything() -> None:
+    warm, cool = torch.tensor([1.3, 1.0, 0.7]), torch.tensor([0.7, 1.0, 1.3])
+    mixed = torch.stack([warm, cool]).repeat(8, 1).expand(8, 16, 3)
+    whole = warm.expand(8, 16, 3)
+    few, many = (
+        float(light_priors(EnvironmentLight(radiance), ALL)["white_light"])
+        for radiance in (mixed, whole)
+    )
+    assert few == pytest.approx(0.1 * 0.06, rel=1e-4)
+    assert many == pytest.approx(0.2 + 0.1 * 0.06, rel=1e-4)
+
+
+def test_texels_that_light_nothing_turn_white() -> None:
+    log = torch.tensor([2.0, 0.5, 0.5]).log().repeat(8, 16, 1).requires_grad_()
+    light_priors(EnvironmentLight(log.exp()), ALL)["white_light"].backward()
+    assert log.grad is not None
+    assert bool((log.grad[..., 0] > 0.0).all()) and bool((log.grad[..., 1:] < 0.0).all())
 
 
 def test_smoothness_of_light_is_the_same_at_any_brightness_and_turn_about_the_vertical() -> None:

@@ -349,8 +349,8 @@ def test_tints_of_the_light_leave_the_paint_where_the_scene_should_do_with_few_p
         state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)
         state = start_materials(state, None, settings)
         # The paint starts with the tints.
-        state.model.params["albedo"].data[:] += 0.4 * truth.params["means"].data[:, 1:2] * (
-            torch.tensor([-1.0, 0.0, 1.0])
+        state.model.params["albedo"].data[:] += (
+            0.4 * truth.params["means"].data[:, 1:2] * (torch.tensor([-1.0, 0.0, 1.0]))
         )
         stage = stages_of(settings)[1]
         assert isinstance(stage, MaterialStage)

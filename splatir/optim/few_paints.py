@@ -44,21 +44,24 @@ def scene_entropy(
 ) -> Float[Tensor, ""]:
     """`paint_entropy` of pixels of a view among Gaussians of the whole scene; 0 of an empty view.
 
-    Differentiable in the G-buffer. Gaussians are drawn by their opaque areas.
+    Differentiable in the G-buffer's albedo. Gaussians are drawn by their opaque areas. Metal is
+    left out: it shows the tints of the light as they are.
 
     Args:
         gbuffer: Of a view.
         model: Gaussians with materials.
         generator: On the CPU.
     """
-    solid = (gbuffer.alpha[..., 0] > _SOLID).flatten().nonzero()[:, 0]
+    is_painted = (gbuffer.alpha > _SOLID) & (gbuffer.metallic < 0.5)
+    solid = is_painted.flatten().nonzero()[:, 0]
     if not len(solid) or not model.num_gaussians:
         return gbuffer.albedo.new_zeros(())
     drawn = torch.randint(len(solid), (_NUM_PIXELS,), generator=generator)
     pixels = gbuffer.albedo.flatten(0, 1).index_select(0, solid[drawn.to(solid.device)])
     with torch.no_grad():
         scales = model.gaussians.scales
-        areas = (model.opacities * scales.prod(-1) / scales.amin(-1).clamp_min(1e-12)).cpu()
+        areas = model.opacities * scales.prod(-1) / scales.amin(-1).clamp_min(1e-12)
+        areas = ((1.0 - model.material("metallic")) * areas).cpu()
         shares = areas.clamp_max(areas.quantile(0.99)).clamp_min(1e-12)
         who = torch.multinomial(shares, _NUM_GAUSSIANS, replacement=True, generator=generator)
         paints = model.material("albedo")[who.to(solid.device)]

@@ -22,6 +22,9 @@ from splatir.settings import Settings, check_range
 _CLIPPED_SLOPE = 0.02
 # Below these, what is left of a photo says nothing of its paint.
 _MIN_ALBEDO, _MIN_SHADING = 1e-3, 0.02
+# Weight of a texel's squared tint beside the tint of all light together: a sun may well be warm,
+# but what lights nothing that is seen should not be red.
+_TEXEL_TINT = 0.1
 # How fast the smoothness of normals gives way at edges of the guide.
 _NORMAL_SHARPNESS = 10.0
 
@@ -42,7 +45,8 @@ class MaterialLossWeights(Settings):
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         few_paints: Entropy of the albedo over the scene: what light can explain is no paint. Fades
             over the stage, as what photos say of the paint itself comes to count.
-        white_light: Tint of all light together: whiteness decides between it and albedo.
+        white_light: Tint of all light together, and a little that of its texels: whiteness decides
+            between it and albedo.
         light_smooth: Squared differences of log light between neighbouring texels.
         seen_light: Squared error of log light where photos show it beyond the object.
         albedo_map: Albedo against the user's maps (--albedos), mean absolute difference.
@@ -183,14 +187,16 @@ def material_priors(
 def light_priors(
     light: EnvironmentLight, weights: MaterialLossWeights
 ) -> dict[str, Float[Tensor, ""]]:
-    """Smooth light, white in the mean over the sphere: a warm sun under a blue sky is white."""
+    """Smooth light, white in the mean over the sphere: a warm sun under a blue sky costs little."""
     terms = {}
     radiance = light.radiance
     solid_angles = texel_solid_angles(*radiance.shape[:2], like=radiance)[:, None, None]
     if weights.white_light:
         total = (radiance * solid_angles).sum((0, 1))
-        tint = (total - total.mean()).abs().mean() / total.mean()
-        terms["white_light"] = weights.white_light * tint
+        whole = (total / total.mean() - 1.0).abs().mean()
+        grey = radiance.mean(-1, keepdim=True).clamp_min(1e-8)
+        texels = (solid_angles * (radiance / grey - 1.0).square()).mean() / solid_angles.mean()
+        terms["white_light"] = weights.white_light * (whole + _TEXEL_TINT * texels)
     if weights.light_smooth:
         log = radiance.clamp_min(1e-8).log()
         along = (log - log.roll(1, 1)).square().mean()

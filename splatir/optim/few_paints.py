@@ -22,6 +22,8 @@ _SOLID = 0.9
 # to albedo before the logarithm, and the share of other paints that a colour of its own is taken
 # for: what is like nothing else is drawn nowhere.
 _WIDTH, _DARK, _ALONE = 0.1, 0.02, 1e-3
+# Exponent beyond which nothing is alike any more, in float32 beside `_ALONE`.
+_FARTHEST = 30.0
 
 
 def paint_entropy(albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]) -> Float[Tensor, ""]:
@@ -34,8 +36,11 @@ def paint_entropy(albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]) ->
         paints: Sample of the scene's albedo, likewise.
     """
     logs, others = (albedo + _DARK).log(), (paints + _DARK).log()
-    squared = (logs[:, None] - others).square().sum(-1)
-    alike = (-0.5 / _WIDTH**2 * squared).exp().mean(-1)
+    # |a|^2 + |b|^2 - 2 ab: a tenth of the time of all differences.
+    squares = logs.square().sum(-1, keepdim=True) + others.square().sum(-1)
+    squared = (squares - 2.0 * logs @ others.mT).clamp_min(0.0)
+    # Exponentials that underflow take five times as long.
+    alike = (-0.5 / _WIDTH**2 * squared).clamp_min(-_FARTHEST).exp().mean(-1)
     return -(alike + _ALONE).log().mean()
 
 

@@ -1,4 +1,4 @@
-"""What holds a run's relighting back: its normals, its materials, its shadows, or its light?
+"""What holds a run's relighting back: its normals, its materials, or what shades them?
 
     python -m benchmarks.replaced RUN... --output benchmarks/results/replaced.md
 
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from splatir.codecs.atomic import write_text
+from splatir.commands.envmap import world_environment
 from splatir.data.dataset import View
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.truth import (
     TrueBuffers,
     TruePicture,
+    environment_file,
     protocol_of,
     relit_lights,
     relit_picture,
@@ -36,8 +38,6 @@ from splatir.raster.selection import rasterizer
 from splatir.render.deferred import Lighting, shade_gbuffer
 from splatir.render.gbuffer import GBuffer, render_gbuffer
 from splatir.render.relighting import lighting_for
-from splatir.scene.environment_map import rotate_environment
-from splatir.storage.environment import read_environment
 from splatir.train.finished import FinishedRun, load_run
 from splatir.transport.lighting import GaussianLighting
 
@@ -73,13 +73,15 @@ def _measure(finished: FinishedRun) -> dict[str, float]:
     assert settings.data is not None
     root, protocol = settings.data, protocol_of(settings.data)
     views = read_dataset(root, settings.dataset).test
-    R_world_input = finished.S_world_input[:3, :3] / similarity_scale(finished.S_world_input)
+    S = finished.S_world_input
+    R_world_input = S[:3, :3] / similarity_scale(S)
     options = RasterOptions(antialiased=settings.uses_antialiasing)
     backend, transport = rasterizer(settings.backend, torch.device("cpu")), finished.transport()
     found: dict[str, list[float]] = {row: [] for row in _ROWS}
     for name in relit_lights(root, protocol, views[0]):
-        light = read_environment(root / "envs" / f"{name}.exr")
-        lighting = lighting_for(model, rotate_environment(light, R_world_input), transport)
+        path = environment_file(root, None, name)
+        light = world_environment(path, S, upright=False, rotate=0.0)
+        lighting = lighting_for(model, light, transport)
         for view in views:
             channels = None
             if isinstance(lighting, GaussianLighting):

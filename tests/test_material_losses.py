@@ -149,11 +149,14 @@ def test_a_warm_sun_under_a_blue_sky_costs_less_than_a_tint_of_everything() -> N
     assert many == pytest.approx(0.2 + 0.1 * 0.06, rel=1e-4)
 
 
-def test_texels_that_light_nothing_turn_white() -> None:
-    log = torch.tensor([2.0, 0.5, 0.5]).log().repeat(8, 16, 1).requires_grad_()
+def test_texels_turn_white_though_all_light_together_is_white() -> None:
+    warm, cool = torch.tensor([1.3, 1.0, 0.7]), torch.tensor([0.7, 1.0, 1.3])
+    log = torch.stack([warm, cool]).log().repeat(8, 1).repeat(8, 1, 1).requires_grad_()
     light_priors(EnvironmentLight(log.exp()), ALL)["white_light"].backward()
     assert log.grad is not None
-    assert bool((log.grad[..., 0] > 0.0).all()) and bool((log.grad[..., 1:] < 0.0).all())
+    red, _, blue = log.grad.unbind(-1)
+    assert bool((red[:, ::2] > 0.0).all()) and bool((red[:, 1::2] < 0.0).all())
+    assert bool((blue[:, ::2] < 0.0).all()) and bool((blue[:, 1::2] > 0.0).all())
 
 
 def test_smoothness_of_light_is_the_same_at_any_brightness_and_turn_about_the_vertical() -> None:

@@ -324,46 +324,6 @@ def test_materials_move_towards_the_truth_under_a_known_light() -> None:
     assert all(state.model.params[key].grad is None for key in ("means", "quats", "opacities"))
 
 
-def test_tints_of_the_light_leave_the_paint_where_the_scene_should_do_with_few_paints() -> None:
-    truth = lit_sphere()
-    truth.params["albedo"].data[:] = torch.logit(torch.tensor(0.7))
-    radiance = sloping_light().radiance.mean(-1, keepdim=True).repeat(1, 1, 3)
-    across = torch.linspace(-0.6, 0.6, radiance.shape[1])[:, None]
-    light = EnvironmentLight(radiance * (1.0 + across * torch.tensor([1.0, 0.0, -1.0])))
-    backend = rasterizer("cpu", torch.device("cpu"))
-    cameras = [
-        Camera(c.K.float(), c.T_camera_world.float(), c.width, c.height)
-        for c in small_scene(num_cameras=6).cameras
-    ]
-    with torch.no_grad():
-        images = [render_scene(truth, camera, SplitSum(light), backend) for camera in cameras]
-    photos = [Photo(image.rgb, image.alpha, "linear", 32) for image in images]
-
-    def spread(weight: float) -> float:
-        settings = TrainSettings(
-            stages=BOTH,
-            steps=1,
-            materials=MaterialSettings(steps=60, environment_height=8, transport=False),
-            material_loss=MaterialLossWeights(few_paints=weight),
-        )
-        state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)
-        state = start_materials(state, None, settings)
-        # The paint starts with the tints.
-        state.model.params["albedo"].data[:] += (
-            0.4 * truth.params["means"].data[:, 1:2] * (torch.tensor([-1.0, 0.0, 1.0]))
-        )
-        stage = stages_of(settings)[1]
-        assert isinstance(stage, MaterialStage)
-        state.step = 1
-        context = MaterialContext(stage, backend, settings.rates, RasterOptions(), None)
-        for i in range(60):
-            material_step(state, context, cameras[i % 6], photos[i % 6])
-        albedo = state.model.material("albedo").detach()
-        return float((albedo[:, 0] / albedo[:, 2]).log().std())
-
-    assert spread(MaterialLossWeights().few_paints) < 0.6 * spread(0.0)
-
-
 @pytest.mark.parametrize(("photometric", "is_found"), [("auto", True), ("ldr", False)])
 def test_only_hdr_comparison_finds_a_light_that_overexposes(
     photometric: Literal["auto", "ldr"], is_found: bool

@@ -18,7 +18,12 @@ from splatir.render.deferred import render_scene
 from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.train.material_settings import MaterialSettings
-from splatir.train.material_step import MaterialContext, lighting_of, material_step
+from splatir.train.material_step import (
+    MaterialContext,
+    lighting_of,
+    material_step,
+    paint_terms,
+)
 from splatir.train.radiance_view import RadianceComparison, compare_radiance, make_target
 from splatir.train.settings import TrainSettings
 from splatir.train.stages import MaterialStage, stages_of
@@ -116,6 +121,7 @@ def _time_parts(
     clock.append(time.process_time())
     target = make_target(photo, background)
     terms = material_losses(image, target, background, light, context.stage.loss)
+    terms.update(paint_terms(state, context, image.gbuffer))
     loss = torch.stack([*terms.values(), *compared.terms.values()]).sum()
     clock.append(time.process_time())
     loss.backward()

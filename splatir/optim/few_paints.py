@@ -36,10 +36,10 @@ def paint_entropy(albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]) ->
         paints: Sample of the scene's albedo, likewise.
     """
     logs, others = (albedo + _DARK).log(), (paints + _DARK).log()
-    # |a|^2 + |b|^2 - 2 ab: a tenth of the time of all differences.
+    # |a|^2 + |b|^2 - 2 ab: a fifteenth of the time of all differences.
     squares = logs.square().sum(-1, keepdim=True) + others.square().sum(-1)
     squared = (squares - 2.0 * logs @ others.mT).clamp_min(0.0)
-    # Exponentials that underflow take five times as long.
+    # Exponentials that underflow take thirty times as long.
     alike = (-0.5 / _WIDTH**2 * squared).clamp_min(-_FARTHEST).exp().mean(-1)
     return -(alike + _ALONE).log().mean()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from splatir.data.images import Photo
@@ -21,6 +22,7 @@ from splatir.optim.parameters import LearningRates, group, keep_flat
 from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
+from splatir.render.gbuffer import GBuffer
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GEOMETRY_KEYS
 from splatir.scene.lights import EnvironmentLight
@@ -131,10 +133,7 @@ def material_step(
         moves_splats=radiance is not None,
     )
     terms = material_losses(image, target, background, light, stage.loss, context.seen)
-    if weight := stage.few_paints(state.step):
-        generator = generator_for(context.seed, state.step, PAINTS)
-        entropy = scene_entropy(image.gbuffer, state.model, generator)
-        terms["few_paints"] = weight * entropy
+    terms.update(paint_terms(state, context, image.gbuffer))
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
@@ -162,6 +161,23 @@ def material_step(
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown.detach(), target.rgb_srgb),
     )
+
+
+def paint_terms(
+    state: TrainState, context: MaterialContext, gbuffer: GBuffer
+) -> dict[str, Float[Tensor, ""]]:
+    """The entropy of the paint, as a step weighs it; nothing where that is 0.
+
+    Args:
+        state: In the materials stage.
+        context: What stays the same.
+        gbuffer: Of the view.
+    """
+    weight = context.stage.few_paints(state.step)
+    if not weight:
+        return {}
+    generator = generator_for(context.seed, state.step, PAINTS)
+    return {"few_paints": weight * scene_entropy(gbuffer, state.model, generator)}
 
 
 def _background(state: TrainState, radiance: RadianceComparison | None) -> Tensor:

@@ -7,15 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, available, num_threads
+from splatir.native.library import NativeLibrary, can_run, num_threads
 from splatir.native.library import library as default_library
 
 
 def can_compare_natively(image: Tensor, photo: Tensor) -> bool:
     """Whether `compare_images` takes these: float32 on the CPU, no gradient to the photo."""
-    tensors = (image, photo)
-    is_float_on_cpu = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    return is_float_on_cpu and not photo.requires_grad and available()
+    return not photo.requires_grad and can_run(image, photo)
 
 
 def compare_images(

@@ -27,7 +27,7 @@ X86_FLAGS: dict[str, list[str]] = {
 # two flags below only drop errno and floating-point traps, which nothing here reads.
 COMMON_FLAGS = [
     "-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
-    "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra",
+    "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
 ]  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def build(out_dir: Path = LIBRARY_DIR, compiler: str | None = None) -> list[Path
     sources = sorted(SOURCE_DIR.glob("*.cpp"))
     sets = instruction_sets()
     with tempfile.TemporaryDirectory(dir=out_dir) as scratch:
+        threads = "-fopenmp" if _has_openmp(cxx, Path(scratch)) else "-pthread"
         jobs = [
             (isa, source, Path(scratch) / f"{source.stem}_{isa}.o")
             for source in sources
@@ -107,7 +108,7 @@ def build(out_dir: Path = LIBRARY_DIR, compiler: str | None = None) -> list[Path
         def compile_one(job: tuple[str, Path, Path]) -> None:
             isa, source, target = job
             isa_define = f'-DSPLATIR_ISA="{isa}"'
-            flags = [*COMMON_FLAGS, *sets[isa], define, isa_define]
+            flags = [*COMMON_FLAGS, threads, *sets[isa], define, isa_define]
             _run([cxx, *flags, "-c", str(source), "-o", str(target)])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -116,9 +117,17 @@ def build(out_dir: Path = LIBRARY_DIR, compiler: str | None = None) -> list[Path
         for isa in sets:
             objects = [str(target) for job_isa, _, target in jobs if job_isa == isa]
             linked = Path(scratch) / library_name(isa)
-            _run([cxx, "-shared", "-pthread", *objects, "-o", str(linked)])
+            _run([cxx, "-shared", threads, *objects, "-o", str(linked)])
             libraries.append(Path(shutil.move(linked, out_dir / library_name(isa))))
     return libraries
+
+
+def _has_openmp(cxx: str, scratch: Path) -> bool:
+    """Whether the compiler and its linker know OpenMP; clang often comes without the library."""
+    source = scratch / "openmp.cpp"
+    source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+    command = [cxx, "-fopenmp", str(source), "-o", str(scratch / "openmp")]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:

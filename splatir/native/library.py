@@ -158,6 +158,12 @@ def available() -> bool:
     return why_unavailable() is None
 
 
+def can_run(*tensors: Tensor) -> bool:
+    """Whether kernels can take these: float32 on the CPU, and there is a library."""
+    is_plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    return is_plain and available()
+
+
 def why_unavailable() -> str | None:
     """Why there is no native library on this machine and how to build it; None if there is one."""
     try:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, available, num_threads
+from splatir.native.library import NativeLibrary, can_run, num_threads
 from splatir.native.library import library as default_library
 from splatir.render.geometry import normals_from_depth
 from splatir.scene.camera import Camera
@@ -41,10 +41,9 @@ def normal_consistency(
     Raises:
         ValueError: The images differ in size from each other or from the camera, or are empty.
     """
-    tensors = (alpha, depth, normals, camera.K, camera.T_camera_world)
-    is_on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
-    is_float = all(tensor.dtype == torch.float32 for tensor in tensors[:3])
-    if is_on_cpu and is_float and available():
+    matrices = (camera.K, camera.T_camera_world)
+    is_on_cpu = all(matrix.device.type == "cpu" for matrix in matrices)
+    if is_on_cpu and can_run(alpha, depth, normals):
         return normal_consistency_native(alpha, depth, normals, camera, weight)
     return normal_consistency_torch(alpha, depth, normals, camera, weight)
 

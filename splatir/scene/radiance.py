@@ -12,7 +12,7 @@ from splatir.maths.spherical_harmonics import (
     evaluate_sh_torch,
     num_coefficients,
 )
-from splatir.native.library import NativeLibrary, available, num_threads
+from splatir.native.library import NativeLibrary, can_run, num_threads
 from splatir.native.library import library as default_library
 
 
@@ -41,9 +41,7 @@ def radiance_colours(
     Raises:
         ValueError: Fewer coefficients than the degree needs, or a degree that is not supported.
     """
-    tensors = (sh0, shN, means)
-    is_native = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    if is_native and available():
+    if can_run(sh0, shN, means):
         return radiance_colours_native(
             sh0, shN, means, camera_position, degree, visible, default_library()
         )

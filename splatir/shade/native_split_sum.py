@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, available, num_threads
+from splatir.native.library import NativeLibrary, can_run, num_threads
 from splatir.native.library import library as default_library
 from splatir.shade.brdf import Masking
 from splatir.shade.lobe_energy import split_sum_table
@@ -19,8 +19,7 @@ from splatir.shade.surface import Shading, SurfacePoints
 def can_shade_natively(points: SurfacePoints, light: PrefilteredLight) -> bool:
     """Whether `shade_natively` takes these: float32 on the CPU, no gradient to the views."""
     tensors = (*_materials(points), points.normals, points.views, light.specular, light.irradiance)
-    is_float_on_cpu = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    return is_float_on_cpu and not points.views.requires_grad and available()
+    return not points.views.requires_grad and can_run(*tensors)
 
 
 def shade_natively(

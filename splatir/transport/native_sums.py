@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatir.native.library import NativeLibrary, available, num_threads
+from splatir.native.library import NativeLibrary, can_run, num_threads
 from splatir.native.library import library as default_library
 from splatir.transport.bake import Visibility
 
@@ -25,12 +25,9 @@ def can_sum_natively(visibility: Visibility, *tensors: Tensor) -> bool:
     """
     cells = visibility.cells
     constants = (visibility.normals, cells.directions, cells.solid_angles)
-    is_float_on_cpu = all(
-        t.device.type == "cpu" and t.dtype == torch.float32 for t in (*constants, *tensors)
-    )
     has_hits = visibility.hits.device.type == "cpu" and visibility.hits.dtype == torch.int32
     is_constant = not any(t.requires_grad for t in constants)
-    return is_float_on_cpu and has_hits and is_constant and available()
+    return has_hits and is_constant and can_run(*constants, *tensors)
 
 
 def irradiance_native(

@@ -1,8 +1,8 @@
-// Parallel loops over a persistent pool.
+// Parallel loops over persistent threads.
 //
 // Work is split so that results never depend on the number of threads: a body may write only to
-// places that belong to its index. Safe to call from several threads at once (a second caller runs
-// its loop alone) and after fork (the child starts a new pool).
+// places that belong to its index. Safe to call from several threads at once and after fork (the
+// child starts a pool of its own).
 #pragma once
 #include <cstdint>
 #include <functional>

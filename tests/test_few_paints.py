@@ -125,14 +125,6 @@ def test_a_view_that_shows_nothing_solid_or_nothing_but_metal_says_nothing(
     assert float(scene_entropy(view, model, torch.Generator().manual_seed(0))) == 0.0
 
 
-def test_the_weight_fades_over_the_stage() -> None:
-    stage = stages_of(TrainSettings(stages=("radiance", "materials")))[-1]
-    assert isinstance(stage, MaterialStage)
-    weights = [stage.few_paints(stage.start + part * stage.steps // 4) for part in range(5)]
-    assert weights[0] == stage.loss.few_paints > 0.0 == weights[-1]
-    assert weights == sorted(weights, reverse=True)
-
-
 def test_tints_of_the_light_leave_the_paint_where_the_scene_should_do_with_few_paints() -> None:
     truth = lit_sphere()
     truth.params["albedo"].data[:] = torch.logit(torch.tensor(0.7))

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from splatir.native.build import instruction_sets
 from splatir.native.library import NativeLibrary, available, load
-from splatir.scene.gaussians import Primitive
-from splatir.scene.gaussians import Gaussians
+from splatir.scene.gaussians import Gaussians, Primitive
 from splatir.scene.normals import facing_normals_native, facing_normals_torch
 from splatir.scene.planes import inverse_depth_planes_native, inverse_depth_planes_torch
 from tests.gradients import assert_grads_agree

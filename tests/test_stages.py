@@ -4,7 +4,7 @@ import pytest
 
 from splatir.optim.densification import DensificationSettings
 from splatir.train.settings import TrainSettings
-from splatir.train.stages import RadianceStage, for_capture, stages_of
+from splatir.train.stages import MaterialStage, RadianceStage, for_capture, stages_of
 
 
 def radiance(settings: TrainSettings, has_background: bool) -> RadianceStage:
@@ -40,6 +40,23 @@ def test_without_a_region_everything_keeps_radiance_alone() -> None:
     settings = for_capture(TrainSettings(roi="none"), has_background=True)
     assert settings.stages == ("radiance",)
     assert radiance(TrainSettings(roi="none"), has_background=True).densify.strategy == "mcmc"
+
+
+def test_priors_lead_the_materials_at_first_and_let_go() -> None:
+    stage = stages_of(TrainSettings(stages=("radiance", "materials")))[1]
+    assert isinstance(stage, MaterialStage)
+    steps = [stage.start + part * stage.steps // 4 for part in range(5)]
+    of_shading = [stage.loss_at(step) for step in steps]
+    of_radiance = [stage.radiance_at(step) for step in steps]
+    for name, left in {"few_paints": 0.0, "roughness_smooth": 0.0, "normal_smooth": 0.3}.items():
+        weights = [getattr(loss, name) for loss in of_shading]
+        assert weights[0] == getattr(stage.loss, name) > 0.0
+        assert weights[-1] == pytest.approx(left * weights[0])
+        assert weights == sorted(weights, reverse=True)
+    assert of_radiance[0].normal == stage.radiance.normal > 0.0
+    assert of_radiance[-1].normal == pytest.approx(0.3 * stage.radiance.normal)
+    assert {loss.albedo_smooth for loss in of_shading} == {stage.loss.albedo_smooth}
+    assert {loss.alpha for loss in of_radiance} == {stage.radiance.alpha}
 
 
 @pytest.mark.parametrize("has_background", [False, True])

@@ -117,10 +117,12 @@ def _time_parts(
         moves_splats=True,
     )
     clock.append(time.process_time())
+    stage = context.stage
+    radiance = replace(radiance, loss=stage.radiance_at(state.step))
     compared = compare_radiance(state, radiance, scene.camera, photo)
     clock.append(time.process_time())
     target = make_target(photo, background)
-    terms = material_losses(image, target, background, light, context.stage.loss)
+    terms = material_losses(image, target, background, light, stage.loss_at(state.step))
     terms.update(paint_terms(state, context, image.gbuffer))
     loss = torch.stack([*terms.values(), *compared.terms.values()]).sum()
     clock.append(time.process_time())

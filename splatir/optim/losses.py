@@ -31,7 +31,8 @@ class LossWeights(Settings):
         lpips: LPIPS (Zhang et al. 2018), for which its network's weights must be on the machine.
         alpha: L1 between coverage and the photo's alpha or mask, where it has one.
         normal: Normals against normals from depth (2DGS, Huang et al. 2024, eq. 14), mean over the
-            solid pixels. It turns splats; compositing weights are constants in it.
+            solid pixels. It turns splats; compositing weights are constants in it. Falls to 0.3
+            of that over the materials stage.
         normal_pull: Part of that term's gradient that also moves splats, to where depth agrees with
             normals. All of it (1) costs sharpness, none lets glossy patches cave in.
         normal_start: When that begins, and what maps say, as a part of the stage.

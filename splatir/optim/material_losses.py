@@ -40,8 +40,8 @@ class MaterialLossWeights(Settings):
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
         lpips: LPIPS, as in the radiance stage.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
-        roughness_smooth: Likewise of roughness and metallic.
-        normal_smooth: Likewise of normals.
+        roughness_smooth: Likewise of roughness and metallic. Fades over the stage.
+        normal_smooth: Likewise of normals. Falls to 0.3 of that.
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         few_paints: Entropy of the albedo over the scene: what light can explain is no paint. Fades
             over the stage, as what photos say of the paint itself comes to count.

@@ -1,7 +1,7 @@
 """One step of the materials stage: shade a view, compare it with the photo, move what shades it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -132,13 +132,15 @@ def material_step(
         context.options,
         moves_splats=radiance is not None,
     )
-    terms = material_losses(image, target, background, light, stage.loss, context.seen)
+    loss = stage.loss_at(state.step)
+    terms = material_losses(image, target, background, light, loss, context.seen)
     terms.update(paint_terms(state, context, image.gbuffer))
     shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
-        terms.update(distance_term(context.distance, shown, target.rgb_srgb, stage.loss.lpips))
+        terms.update(distance_term(context.distance, shown, target.rgb_srgb, loss.lpips))
     if radiance is not None:
-        compared = compare_radiance(state, radiance, camera, photo)
+        faded = replace(radiance, loss=stage.radiance_at(state.step))
+        compared = compare_radiance(state, faded, camera, photo)
         terms.update({f"radiance_{name}": term for name, term in compared.terms.items()})
     extent = 1.0 if radiance is None else radiance.extent
     for parameter_group in state.optimizer.param_groups:
@@ -146,7 +148,7 @@ def material_step(
         stays = radiance is None and name in GEOMETRY_KEYS
         rate = stage.rate(context.rates, name, state.step, extent)
         parameter_group["lr"] = 0.0 if stays else rate
-    loss = take_step(state, terms)
+    total = take_step(state, terms)
     if context.thickness is not None:
         keep_flat(state.model, context.thickness)
     is_last = state.step + 1 == stage.end
@@ -157,7 +159,7 @@ def material_step(
         state.bounced = None
     state.step += 1
     return StepReport(
-        loss,
+        total,
         {name: float(term.detach()) for name, term in terms.items()},
         psnr_of(shown.detach(), target.rgb_srgb),
     )
@@ -173,7 +175,7 @@ def paint_terms(
         context: What stays the same.
         gbuffer: Of the view.
     """
-    weight = context.stage.few_paints(state.step)
+    weight = context.stage.loss_at(state.step).few_paints
     if not weight:
         return {}
     generator = generator_for(context.seed, state.step, PAINTS)

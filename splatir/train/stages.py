@@ -1,6 +1,8 @@
 """The stages of a training, as data: what each optimises, for how long, under which losses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.losses import LossWeights
@@ -9,6 +11,13 @@ from splatir.optim.parameters import LearningRates
 from splatir.scene.gaussians import GEOMETRY_KEYS
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import ScheduleSettings, TrainSettings
+
+# What is left at the end of the materials stage of weights that fall over it. That of the albedo's
+# smoothness stays: light and albedo would share out anew what shading cannot follow.
+_LEFT = {"few_paints": 0.0, "roughness_smooth": 0.0, "normal_smooth": 0.3}
+_LEFT_OF_RADIANCE = {"normal": 0.3}
+
+_Weights = TypeVar("_Weights", LossWeights, MaterialLossWeights)
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,25 @@ class RadianceStage(Stage):
 class MaterialStage(Stage):
     """Materials and light, to which Gaussians and radiance give way.
 
+    Priors lead at first and let go: by the end, photographs decide what is fine.
+
     Attributes:
         settings: Start values and schedule.
-        loss: Weights of the terms of the shaded picture.
-        radiance: Weights of the terms of the radiance, which goes on.
+        loss: Weights of the terms of the shaded picture at the start.
+        radiance: Likewise of the radiance, which goes on.
     """
 
     settings: MaterialSettings
     loss: MaterialLossWeights
     radiance: LossWeights
 
-    def few_paints(self, step: int) -> float:
-        """Weight of the entropy of the albedo at a step: it finds the light, and then lets go."""
-        return self.loss.few_paints * (1.0 - self.progress(step)) ** 2
+    def loss_at(self, step: int) -> MaterialLossWeights:
+        """Weights of the terms of the shaded picture at a step."""
+        return _faded(self.loss, _LEFT, self.progress(step))
+
+    def radiance_at(self, step: int) -> LossWeights:
+        """Weights of the terms of the radiance at a step."""
+        return _faded(self.radiance, _LEFT_OF_RADIANCE, self.progress(step))
 
     def rate(self, rates: LearningRates, key: str, step: int, extent: float) -> float:
         """Learning rate of a parameter at a step.
@@ -180,3 +195,10 @@ def stages_of(settings: TrainSettings, pixel_budget: int | None = None) -> tuple
             parts = (materials, loss, radiance)
             stages.append(MaterialStage(name, start, materials.steps, *parts))
     return tuple(stages)
+
+
+def _faded(weights: _Weights, left: Mapping[str, float], progress: float) -> _Weights:
+    """The weights when so much of a stage is done: those named fall to what is left of them."""
+    to_come = (1.0 - progress) ** 2
+    factors = {name: share + (1.0 - share) * to_come for name, share in left.items()}
+    return replace(weights, **{name: f * getattr(weights, name) for name, f in factors.items()})

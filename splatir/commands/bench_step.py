@@ -12,7 +12,7 @@ from splatir.codecs.atomic import write_text
 from splatir.commands.bench_material_step import measure_materials
 from splatir.commands.bench_raster import Timing, describe_machine, time_rasterizer
 from splatir.commands.bench_scene import BenchScene, knot_scene
-from splatir.commands.bench_timing import cpu_time, frozen_rates, noise_photo
+from splatir.commands.bench_timing import cpu_time, frozen_rates, noise_photo, wall_time
 from splatir.data.images import Photo
 from splatir.optim.losses import LossWeights, Target, radiance_losses
 from splatir.raster.contract import RasterOptions
@@ -78,7 +78,7 @@ def run(settings: BenchStepSettings) -> None:
 
 
 def measure(settings: BenchStepSettings) -> dict[str, Any]:
-    """Medians of the whole step and of its parts, milliseconds of CPU time.
+    """Medians of the whole step and of its parts, milliseconds of CPU time but for `step_wall_ms`.
 
     Parts are timed alone, forward and backward together, rasterisation with three channels; what
     they do not account for (channels of normals and planes, activations, autograd, statistics for
@@ -90,7 +90,12 @@ def measure(settings: BenchStepSettings) -> dict[str, Any]:
     state.step = _STEPS // 2 + 1
     photo = noise_photo(settings.size)
     context = _context(settings)
-    step = cpu_time(lambda: train_step(state, context, scene.camera, photo), settings.repeats)
+
+    def one_step() -> None:
+        train_step(state, context, scene.camera, photo)
+
+    step = cpu_time(one_step, settings.repeats)
+    wall = wall_time(one_step, settings.repeats)
     raster = time_rasterizer(scene, "cpu", RasterOptions(), settings.repeats)
     assert raster.projection is not None and raster.projection_backward is not None
     parts = {
@@ -105,6 +110,7 @@ def measure(settings: BenchStepSettings) -> dict[str, Any]:
     return {
         "step_ms": step.median,
         "step_ms_spread": step.spread,
+        "step_wall_ms": wall.median,
         **{f"{name}_ms": value for name, value in parts.items()},
         "other_ms": step.median - sum(parts.values()),
         "step_over_raster": step.median / raster_only,

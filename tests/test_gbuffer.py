@@ -9,9 +9,9 @@ from splatir.maths.colour import linear_from_srgb, srgb_from_linear
 from splatir.raster.selection import rasterizer
 from splatir.render.gbuffer import render_gbuffer
 from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
-from splatir.scene.normals import facing_normals
+from splatir.scene.normals import PAST_HORIZON, facing_normals
 from tests.captures import small_scene
-from tests.lit_runs import sphere
+from tests.lit_runs import RADIUS, sphere
 
 REFERENCE = rasterizer("reference", torch.device("cpu"))
 CAMERA = small_scene(num_cameras=4).cameras[0].to(dtype=torch.float32)
@@ -56,6 +56,33 @@ def test_normals_are_unit_and_face_the_camera() -> None:
         points = render_gbuffer(ball(), CAMERA, REFERENCE).points()
     assert torch.allclose(points.normals.norm(dim=-1), torch.ones(len(points.normals)), atol=1e-4)
     assert float(((points.normals * points.views).sum(-1) > -0.1).float().mean()) > 0.99
+
+
+def outline_error(monkeypatch: pytest.MonkeyPatch, past_horizon: float) -> float:
+    """Degrees between a ball's normals and the truth, from opaque pixels next to its outline."""
+    monkeypatch.setattr("splatir.render.gbuffer.PAST_HORIZON", past_horizon)
+    camera = CAMERA.resized(2 * CAMERA.width, 2 * CAMERA.height)
+    model = sphere(torch.eye(4, dtype=torch.float64), num_splats=1200)
+    with torch.no_grad():
+        gbuffer = render_gbuffer(model, camera, REFERENCE)
+    points = gbuffer.points()
+    solid = gbuffer.at_covered(gbuffer.alpha)[:, 0] > 0.5
+    # Where the pixel's ray comes nearest to the middle, the sphere turns away from it.
+    views = points.views[solid]
+    origin = camera.position_world
+    nearest = origin - (origin * views).sum(-1, keepdim=True) * views
+    truth = torch.nn.functional.normalize(nearest, dim=-1)
+    is_rim = nearest.norm(dim=-1) > 0.93 * RADIUS
+    assert int(is_rim.sum()) > 30
+    cosines = (points.normals[solid] * truth).sum(-1)[is_rim].clamp(-1.0, 1.0)
+    return float(torch.rad2deg(cosines.acos()).mean())
+
+
+def test_gaussians_behind_an_outline_do_not_look_into_the_object(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turned, kept = outline_error(monkeypatch, 0.0), outline_error(monkeypatch, PAST_HORIZON)
+    assert kept < 0.8 * turned
 
 
 def test_material_buffers_move_materials_and_no_geometry() -> None:

@@ -43,20 +43,23 @@ def _value_and_gradient(compute: Callable[[], Tensor], leaf: Tensor) -> tuple[Te
     return value.detach(), gradient
 
 
+@pytest.mark.parametrize("past_horizon", [0.0, 0.2])
 @pytest.mark.parametrize("primitive", ["ellipsoid", "surfel"])
-def test_facing_normals(kernels: NativeLibrary, primitive: Primitive) -> None:
+def test_facing_normals(kernels: NativeLibrary, primitive: Primitive, past_horizon: float) -> None:
     gaussians = _gaussians(primitive)
 
     def native() -> Tensor:
-        return facing_normals_native(gaussians, _POSITION, kernels)
+        return facing_normals_native(gaussians, _POSITION, kernels, past_horizon)
 
     def in_torch() -> Tensor:
-        return facing_normals_torch(gaussians, _POSITION)
+        return facing_normals_torch(gaussians, _POSITION, past_horizon)
 
     got, got_gradient = _value_and_gradient(native, gaussians.quats)
     want, want_gradient = _value_and_gradient(in_torch, gaussians.quats)
     torch.testing.assert_close(got, want, atol=1e-6, rtol=0.0)
-    assert ((_POSITION - gaussians.means) * got).sum(-1).min() >= 0.0
+    cosines = (torch.nn.functional.normalize(_POSITION - gaussians.means, dim=-1) * got).sum(-1)
+    assert cosines.min() >= -past_horizon
+    assert bool((cosines < 0.0).any()) == (past_horizon > 0.0)
     assert_grads_agree({"quats": got_gradient}, {"quats": want_gradient})
 
 

@@ -12,7 +12,7 @@ from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.geometry import camera_rays
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
-from splatir.scene.normals import facing_normals
+from splatir.scene.normals import PAST_HORIZON, facing_normals
 from splatir.shade.surface import SurfacePoints
 
 # Coverage below which a pixel shows no surface; half of what 8-bit alpha resolves.
@@ -93,7 +93,8 @@ def render_gbuffer(
     normals than the depth where its ray meets each splat, which grazing splats bias backwards.)
 
     Args:
-        model: Gaussians with materials, on the camera's device.
+        model: Gaussians with materials, on the camera's device; normal axes look outwards, see
+            `transport.orientation`.
         camera: View.
         rasterizer: Backend.
         options: Culling and antialiasing.
@@ -106,6 +107,7 @@ def render_gbuffer(
     """
     gaussians = model.gaussians if moves_splats else model.gaussians.detach()
     T = camera.T_camera_world.to(gaussians.means)
+    position = camera.position_world.to(gaussians.means)
     centre_depths = gaussians.means @ T[2, :3] + T[2, 3]
     features = torch.cat(
         [
@@ -114,7 +116,7 @@ def render_gbuffer(
             srgb_from_linear(model.material("albedo")),
             model.material("roughness")[:, None],
             model.material("metallic")[:, None],
-            facing_normals(model.gaussians, camera.position_world.to(gaussians.means)),
+            facing_normals(model.gaussians, position, PAST_HORIZON),
             centre_depths[:, None],
             *([] if channels is None else [channels]),
         ],

@@ -23,6 +23,7 @@ from splatir.scene.lights import (
     environment_from_sh,
     flatten_light,
 )
+from splatir.scene.normals import PAST_HORIZON
 from splatir.shade.brdf import alpha_from_roughness
 from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.punctual import punctual_irradiance, shade_punctual
@@ -136,15 +137,17 @@ class LitGaussians:
         """What one view composites: four times three channels, then one per punctual light.
 
         The ratio of the diffuse lobe, bounced irradiance, the ratio of the specular lobe, and the
-        bounced light that it reflects. Gaussians that turn away from the camera reflect as if they
-        were alone.
+        bounced light that it reflects. Gaussians just behind the horizon are seen as from there;
+        those that turn away further reflect as if they were alone.
 
         Args:
             camera_position: World frame.
         """
         positions, normals = self.scene.positions, self.scene.visibility.normals
         views = safe_normalise(camera_position.to(positions) - positions)
-        who = ((views * normals).sum(-1) > 0.0).nonzero()[:, 0]
+        cosines = (views * normals).sum(-1, keepdim=True)
+        who = (cosines[:, 0] > -PAST_HORIZON).nonzero()[:, 0]
+        views = safe_normalise(views + (_MIN_COSINE - cosines).clamp_min(0.0) * normals)
         ratio, reflected = self._specular(who, views[who])
         specular_ratio = torch.ones_like(positions).index_copy_(0, who, ratio)
         specular = torch.zeros_like(positions).index_copy_(0, who, reflected)

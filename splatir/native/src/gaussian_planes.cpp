@@ -123,19 +123,22 @@ const float* row_or_null(const float* rows, int64_t i) {
 
 using namespace splatir;
 
-// Unit normals, towards the camera. Scales [count,3] are null for surfels.
+// Unit normals, towards the camera if they look away from it by more than a cosine. Scales [count,3]
+// are null for surfels.
 SPLATIR_EXPORT int64_t splatir_facing_normals_forward(int64_t num_threads, int64_t count,
                                                       const float* quats, const float* scales,
                                                       const float* means,
                                                       const float* camera_position,
-                                                      float* normals) {
+                                                      float past_horizon, float* normals) {
   const Vector camera = load(camera_position);
   parallel_ranges(num_threads, count, [&](int, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* normal = normals + 3 * i;
       UnitQuat(quats + 4 * i).column(normal_axis(row_or_null(scales, i)), normal);
       const Vector axis = load(normal);
-      if (dot(camera - load(means + 3 * i), axis) < 0.f) store(normal, -1.f * axis);
+      const Vector sight = camera - load(means + 3 * i);
+      const float margin = past_horizon * std::sqrt(dot(sight, sight));
+      if (dot(sight, axis) < -margin) store(normal, -1.f * axis);
     }
   });
   return 0;

@@ -99,6 +99,20 @@ def test_a_convex_body_is_lit_as_if_it_were_alone() -> None:
     assert float(lit.bounced.irradiance.max()) < 0.02
 
 
+def test_gaussians_just_behind_the_horizon_reflect_as_if_seen_from_it() -> None:
+    """Under a lid, so that reflecting as if alone would be another thing."""
+    ground = plate(0.5, 0.0, 0.08)
+    scene = SceneTransport.of(joined(ground, plate(2.0, 0.5, 0.16, downwards=True)))
+    lit = light_gaussians(scene, matt(len(scene.positions)), sky())
+    middle = int(ground.means.norm(dim=-1).argmin())
+    grazing, behind, below = (
+        lit.channels(torch.tensor([3.0, 0.0, height]))[middle, 6:] for height in (0.003, -0.3, -2.0)
+    )
+    torch.testing.assert_close(behind, grazing, rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(below, torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+    assert float((grazing - below).abs().max()) > 0.2
+
+
 def test_a_plate_shades_the_ground_below_it_from_a_small_sun() -> None:
     ground, lid = plate(2.0, 0.0, 0.08), plate(0.5, 1.0, 0.08)
     scene = SceneTransport.of(joined(ground, lid))

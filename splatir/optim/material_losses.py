@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splatir.maths.colour import linear_from_srgb, srgb_from_hdr, srgb_from_linear
 from splatir.maths.photometric import photometric_loss
+from splatir.optim.bending import bending
 from splatir.optim.edge_aware import edge_aware_variation
 from splatir.optim.losses import Target
 from splatir.optim.map_losses import albedo_map_loss
@@ -25,8 +26,6 @@ _MIN_ALBEDO, _MIN_SHADING = 1e-3, 0.02
 # Weight of a texel's squared tint beside the tint of all light together: a sun may well be warm,
 # but what lights nothing that is seen should not be red.
 _TEXEL_TINT = 0.1
-# How fast the smoothness of normals gives way at edges of the guide.
-_NORMAL_SHARPNESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class MaterialLossWeights(Settings):
         lpips: LPIPS, as in the radiance stage.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
         roughness_smooth: Likewise of roughness and metallic. Fades over the stage.
-        normal_smooth: Likewise of normals. Falls to 0.3 of that.
+        normal_smooth: Unevenness of normals, also across edges of the photo: radiance takes edges
+            of paint for ridges. Falls to 0.3 of that.
         metallic: Mean of m (1 - m): a surface is metal or it is not.
         few_paints: Entropy of the albedo over the scene: what light can explain is no paint. Fades
             over the stage, as what photos say of the paint itself comes to count.
@@ -57,7 +57,7 @@ class MaterialLossWeights(Settings):
     lpips: float = 0.0
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
-    normal_smooth: float = 0.15
+    normal_smooth: float = 0.25
     metallic: float = 0.1
     few_paints: float = 0.003
     white_light: float = 0.003
@@ -176,9 +176,8 @@ def material_priors(
         variation = edge_aware_variation(both, guide, gbuffer.alpha, 5.0 * matt)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
     if weights.normal_smooth:
-        sharpness = torch.full_like(gbuffer.alpha, _NORMAL_SHARPNESS)
-        variation = edge_aware_variation(gbuffer.normals, guide, gbuffer.alpha, sharpness)
-        terms["normal_smooth"] = weights.normal_smooth * variation
+        unevenness = bending(gbuffer.normals, gbuffer.alpha)
+        terms["normal_smooth"] = weights.normal_smooth * unevenness
     if weights.metallic:
         terms["metallic"] = weights.metallic * (gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()
     return terms

@@ -153,13 +153,12 @@ def test_what_is_traced_at_once_does_not_show(
 
     whole = found()
     monkeypatch.setattr(torch_tracer, "_MAX_PAIRS", 77)
-    monkeypatch.setattr(tracing, "_CHUNK", 100)
+    monkeypatch.setattr(tracing, "_MAX_CHUNK", 100)
     assert torch.equal(found(), whole)
 
 
 def test_threads_change_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("embreex")
-    monkeypatch.setattr(tracing, "_CHUNK", 500)
     polygons = occluder_of(soup(300))
     found = []
     for threads in (1, 3):

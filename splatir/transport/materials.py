@@ -1,5 +1,6 @@
 """How much light does a surface send on, both lobes together?"""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from splatir.scene.gaussians import GaussianModel
 from splatir.shade.brdf import f0
 from splatir.shade.lobe_energy import split_sum_terms
 
-# Midpoints of the mean over view angles: within 0.001 of the integral.
-_NUM_COSINES = 8
+# Midpoints of the mean over view angles, and roughnesses between which it is interpolated: within
+# 0.002 of the integral.
+_NUM_COSINES, _NUM_ROUGHNESSES = 32, 65
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,19 @@ def _mean_split_sum(
     roughness: Float[Tensor, "n 1"],
 ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
     """Means of the split-sum terms over the hemisphere of views, weighted by cosine."""
+    table = _mean_table().to(roughness)
+    place = roughness.clamp(0.0, 1.0) * (len(table) - 1)
+    low = place.detach().floor().clamp_max(len(table) - 2).long()[:, 0]
+    a, b = torch.lerp(table[low], table[low + 1], place - low[:, None]).split(1, dim=-1)
+    return a, b
+
+
+@functools.cache
+def _mean_table() -> Float[Tensor, "roughnesses 2"]:
+    """Both means by roughness, evenly from 0 to 1."""
+    roughness = torch.linspace(0.0, 1.0, _NUM_ROUGHNESSES)[:, None]
     # Uniform in cos^2 is cosine-weighted.
     steps = (torch.arange(_NUM_COSINES).to(roughness) + 0.5) / _NUM_COSINES
-    cosines = steps.sqrt().expand(len(roughness), -1)[..., None]
-    a, b = split_sum_terms(cosines, roughness[:, None].expand_as(cosines))
-    return a.mean(1), b.mean(1)
+    cosines = steps.sqrt().expand(len(roughness), -1)
+    a, b = split_sum_terms(cosines[..., None], roughness[:, None].expand(-1, _NUM_COSINES, 1))
+    return torch.cat([a.mean(1), b.mean(1)], dim=-1)

@@ -13,8 +13,8 @@ from splatir.transport.occluder import Occluder
 
 # What a ray reports that hits nothing.
 FREE = -1
-# Rays handed to a thread at once.
-_CHUNK = 1 << 17
+# Rays handed to a thread at once, at most and at least.
+_MAX_CHUNK, _MIN_CHUNK = 1 << 17, 1 << 10
 # A ray goes on behind what lets it through by this part of the distance that may be let through.
 _STEP = 1e-4
 # Polygons that one ray may pass through; after that it counts as free.
@@ -86,13 +86,16 @@ class EmbreeTracer:
         backs = _array(back_reach)
         far = np.full(count, np.inf, dtype=np.float32) if reach is None else _array(reach)
 
+        threads = num_threads()
+        chunk = min(max(-(-count // threads), _MIN_CHUNK), _MAX_CHUNK)
+
         def trace(start: int) -> None:
-            part = slice(start, start + _CHUNK)
+            part = slice(start, start + chunk)
             hits[part] = self._trace(starts[part], towards[part], backs[part], far[part])
 
         if not self._is_empty:
-            with ThreadPoolExecutor(num_threads()) as pool:
-                list(pool.map(trace, range(0, count, _CHUNK)))
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(trace, range(0, count, chunk)))
         return torch.from_numpy(hits).to(origins.device)
 
     def _trace(

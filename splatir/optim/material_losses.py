@@ -176,7 +176,8 @@ def material_priors(
         variation = edge_aware_variation(both, guide, gbuffer.alpha, 5.0 * matt)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
     if weights.normal_smooth:
-        unevenness = bending(gbuffer.normals, gbuffer.alpha)
+        focal = float(gbuffer.camera.K[0, 0])
+        unevenness = bending(gbuffer.normals, gbuffer.alpha, gbuffer.depth, focal)
         terms["normal_smooth"] = weights.normal_smooth * unevenness
     if weights.metallic:
         terms["metallic"] = weights.metallic * (gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()

@@ -17,6 +17,7 @@ from splatir.scene.lights import (
     SphericalHarmonicLight,
     environment_directions,
 )
+from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.split_sum import SplitSum
 from splatir.shade.surface import SurfacePoints
 from splatir.transport.lit import CellLight, diffuse_ratio, light_gaussians
@@ -209,6 +210,16 @@ def test_ratios_are_differentiable_in_the_light() -> None:
         )
     expected = float(ahead - behind) / (2.0 * step)
     assert float((radiance.grad * direction).sum()) == pytest.approx(expected, rel=1e-2)
+
+
+def test_total_albedo_of_black_metal_is_the_mean_of_its_reflection() -> None:
+    """F0 = 0 leaves the grazing term alone: over the views, weighted by cosine."""
+    roughness = torch.linspace(0.05, 1.0, 77)[:, None]
+    black = SurfaceMaterials(torch.zeros(77, 3), roughness, torch.ones(77, 1))
+    cosines = ((torch.arange(512) + 0.5) / 512).sqrt().expand(77, -1)[..., None]
+    _, grazing = split_sum_terms(cosines, roughness[:, None].expand(-1, 512, 1))
+    expected = grazing.mean(1).expand(-1, 3)
+    torch.testing.assert_close(black.total_albedo(), expected, rtol=0.0, atol=0.002)
 
 
 def test_total_albedo_of_white_metal_and_white_matt_is_near_one() -> None:

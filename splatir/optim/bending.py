@@ -36,18 +36,18 @@ def bending(
     for axis in (0, 1):
         if normals.shape[axis] < 3:
             continue
-        jump = focal * _thirds(depth, axis)[1] * _second_difference(nearness, axis).abs()
-        weight = torch.stack(_thirds(cover, axis)).amin(0) * (-jump / _JUMP).exp()
+        jump = focal * _triples(depth, axis)[1] * _second_difference(nearness, axis).abs()
+        weight = torch.stack(_triples(cover, axis)).amin(0) * (-jump / _JUMP).exp()
         squared = _second_difference(normals, axis).square().sum(-1)
         total = total + (weight * ((squared + _SOFT**2).sqrt() - _SOFT)).sum()
     return total / alpha.numel()
 
 
-def _thirds(image: Tensor, axis: int) -> list[Tensor]:
+def _triples(image: Tensor, axis: int) -> list[Tensor]:
     """Each pixel's predecessor, itself and its successor, where it has both."""
     return [image.narrow(axis, start, image.shape[axis] - 2) for start in range(3)]
 
 
 def _second_difference(image: Tensor, axis: int) -> Tensor:
-    before, here, after = _thirds(image, axis)
+    before, here, after = _triples(image, axis)
     return before - 2.0 * here + after

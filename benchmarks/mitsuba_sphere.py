@@ -127,7 +127,7 @@ def reflected_radiance(
         {
             "type": "scene",
             "integrator": {"type": "path", "max_depth": 2, "hide_emitters": True},
-            "light": _emitter(radiance),
+            "light": environment_emitter(radiance),
             "ball": {"type": "sphere", "material": bsdf},
             "sensor": batch_of_rays(origins, -points.views, num_samples),
         }
@@ -168,7 +168,7 @@ def emitted_radiance(
         radiance: Environment map in our convention.
         directions: Unit.
     """
-    emitter = mi.load_dict(_emitter(radiance))
+    emitter = mi.load_dict(environment_emitter(radiance))
     interaction = mi.SurfaceInteraction3f()
     values = []
     for direction in directions:
@@ -192,7 +192,7 @@ def _film(width: int) -> dict[str, object]:
     }
 
 
-def _emitter(radiance: Tensor) -> dict[str, object]:
+def environment_emitter(radiance: Float[Tensor, "height width 3"]) -> dict[str, object]:
     """An emitter that interpolates as we do.
 
     Mitsuba's first and last rows lie at the poles, ours half a row away from them. Rows at every

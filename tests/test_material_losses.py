@@ -251,6 +251,20 @@ def test_albedo_maps_are_compared_where_they_say_something() -> None:
     assert "albedo_map" not in terms
 
 
+def test_squared_errors_count_beside_the_photometric_loss() -> None:
+    image = shaded(uniform_gbuffer(), 0.25)
+    photo = srgb_from_linear(image.rgb) + 0.1
+    target = Target(photo.requires_grad_(), torch.ones(HEIGHT, WIDTH, 1))
+    weights = replace(ALL, squared=16.0)
+    terms = material_losses(image, target, torch.ones(3), None, weights)
+    assert float(terms["squared"].detach()) == pytest.approx(16.0 * 0.01, rel=1e-5)
+    # Photos are no parameters.
+    assert not terms["squared"].requires_grad
+    off = material_losses(image, target, torch.ones(3), None, replace(ALL, squared=0.0))
+    assert "squared" not in off
+    assert float(off["photometric"]) == float(terms["photometric"])
+
+
 def test_what_is_not_covered_shows_the_background() -> None:
     image = shaded(uniform_gbuffer(alpha=0.0), 0.25)
     background = torch.tensor([0.2, 0.5, 0.7])

@@ -38,6 +38,7 @@ class MaterialLossWeights(Settings):
             .hdr). Linear photos should have white near 1.
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
         lpips: LPIPS, as in the radiance stage.
+        squared: Mean squared error of the picture, from `materials.paint_from` on.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
         roughness_smooth: Likewise of roughness and metallic. Fades over the stage.
         normal_smooth: Unevenness of normals, also across edges of the photo: radiance takes edges
@@ -55,6 +56,7 @@ class MaterialLossWeights(Settings):
     photometric: Literal["auto", "ldr", "hdr"] = "auto"
     ssim: float = 0.2
     lpips: float = 0.0
+    squared: float = 16.0
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
     normal_smooth: float = 0.25
@@ -72,7 +74,7 @@ class MaterialLossWeights(Settings):
             SettingsError: A value out of range.
         """
         check_range(self, "ssim", 0, 1, group="material_loss")
-        check_range(self, "lpips", 0, group="material_loss")
+        check_range(self, "lpips squared", 0, group="material_loss")
         smooth = "albedo_smooth roughness_smooth normal_smooth light_smooth"
         check_range(
             self,
@@ -120,6 +122,9 @@ def material_losses(
     """
     shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
+    if weights.squared:
+        error = (shown - target.rgb_srgb.detach()).square().mean()
+        terms["squared"] = weights.squared * error
     guide = paint_guide(image, target.rgb_srgb)
     terms.update(material_priors(image.gbuffer, guide, weights))
     maps = target.maps

@@ -56,7 +56,7 @@ class MaterialLossWeights(Settings):
     photometric: Literal["auto", "ldr", "hdr"] = "auto"
     ssim: float = 0.2
     lpips: float = 0.0
-    squared: float = 16.0
+    squared: float = 24.0
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
     normal_smooth: float = 0.25

@@ -208,19 +208,19 @@ def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
     assert materials.image_divisor(10) == 1
 
 
-@pytest.mark.parametrize(("paint_from", "still"), [(0.5, [20, 29]), (1.0, [])])
-def test_light_stays_as_it_is_once_paint_alone_is_left(paint_from: float, still: list[int]) -> None:
+@pytest.mark.parametrize(("settles_at", "still"), [(0.5, [20, 29]), (1.0, [])])
+def test_once_settled_the_light_stays_and_squared_errors_count(
+    settles_at: float, still: list[int]
+) -> None:
     settings = TrainSettings(
-        stages=BOTH, steps=10, materials=MaterialSettings(steps=20, paint_from=paint_from)
+        stages=BOTH, steps=10, materials=MaterialSettings(steps=20, settles_at=settles_at)
     )
     stage = stages_of(settings)[1]
     assert isinstance(stage, MaterialStage)
     steps = [10, 19, 20, 29]
     rates = [stage.rate(LearningRates(), "environment", step, 1.0) for step in steps]
     assert [step for step, rate in zip(steps, rates, strict=True) if rate == 0.0] == still
-    losses = {step: stage.loss_at(step) for step in steps}
-    assert [step for step in steps if losses[step].albedo_smooth == 0.0] == still
-    assert [step for step in steps if losses[step].squared > 0.0] == still
+    assert [step for step in steps if stage.loss_at(step).squared > 0.0] == still
 
 
 def test_rates_that_never_fall_divide_by_nothing() -> None:
@@ -353,7 +353,7 @@ def test_only_hdr_comparison_finds_a_light_that_overexposes(
     photo = Photo(image.rgb, image.alpha, "linear", 32)
     settings = TrainSettings(
         stages=BOTH, steps=1, rates=LearningRates(environment=0.3),
-        materials=MaterialSettings(steps=30, environment_height=8, paint_from=1.0),
+        materials=MaterialSettings(steps=30, environment_height=8, settles_at=1.0),
         material_loss=MaterialLossWeights(photometric=photometric),
     )  # fmt: skip
     state = TrainState.start(truth, False, settings.rates, 1.0)

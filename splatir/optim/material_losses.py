@@ -38,7 +38,8 @@ class MaterialLossWeights(Settings):
             .hdr). Linear photos should have white near 1.
         ssim: Share of 1 - SSIM in the photometric loss, the rest is L1.
         lpips: LPIPS, as in the radiance stage.
-        squared: Mean squared error of the picture, from `materials.paint_from` on.
+        squared: Mean squared error of the picture, from `materials.settles_at` on: few large
+            errors, which the photometric loss gives up on.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
         roughness_smooth: Likewise of roughness and metallic. Fades over the stage.
         normal_smooth: Unevenness of normals, also across edges of the photo: radiance takes edges
@@ -56,7 +57,7 @@ class MaterialLossWeights(Settings):
     photometric: Literal["auto", "ldr", "hdr"] = "auto"
     ssim: float = 0.2
     lpips: float = 0.0
-    squared: float = 24.0
+    squared: float = 32.0
     albedo_smooth: float = 1.5
     roughness_smooth: float = 1.0
     normal_smooth: float = 0.25

@@ -28,9 +28,8 @@ class MaterialSettings(Settings):
             a tenth of the Gaussians the albedo's largest channel is above this.
         decay_from: From this part of the stage on, learning rates fall.
         decay: To this factor at the end, exponentially.
-        paint_from: From this part of the stage on, the light stays as it is, albedo need not be
-            smooth, and squared errors count too: what is left of the photos is fine paint. 1 for
-            never.
+        settles_at: From this part of the stage on, the light stays as it is, and squared errors
+            count too (`material_loss.squared`). 1 for never.
     """
 
     steps: int = 600
@@ -47,7 +46,7 @@ class MaterialSettings(Settings):
     brightest: float = 0.9
     decay_from: float = 0.6
     decay: float = 0.1
-    paint_from: float = 0.65
+    settles_at: float = 0.65
 
     def __post_init__(self) -> None:
         """Refuse values that no training can follow.
@@ -67,5 +66,5 @@ class MaterialSettings(Settings):
             open_ends=True,
             group="materials",
         )
-        check_range(self, "decay_from turns_from paint_from", 0, 1, group="materials")
+        check_range(self, "decay_from turns_from settles_at", 0, 1, group="materials")
         check_range(self, "geometry", 0, group="materials")

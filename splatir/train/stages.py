@@ -13,7 +13,7 @@ from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import ScheduleSettings, TrainSettings
 
 # What is left at the end of the materials stage of weights that fall over it. That of the albedo's
-# smoothness stays while light is found: the two would share out anew what shading cannot follow.
+# smoothness stays: light and albedo would share out anew what shading cannot follow.
 _LEFT = {"few_paints": 0.0, "roughness_smooth": 0.0, "normal_smooth": 0.3}
 _LEFT_OF_RADIANCE = {"normal": 0.3}
 
@@ -109,9 +109,7 @@ class MaterialStage(Stage):
     def loss_at(self, step: int) -> MaterialLossWeights:
         """Weights of the terms of the shaded picture at a step."""
         faded = _faded(self.loss, _LEFT, self.progress(step))
-        if self._paints(step):
-            return replace(faded, albedo_smooth=0.0)
-        return replace(faded, squared=0.0)
+        return faded if self._has_settled(step) else replace(faded, squared=0.0)
 
     def radiance_at(self, step: int) -> LossWeights:
         """Weights of the terms of the radiance at a step."""
@@ -135,13 +133,13 @@ class MaterialStage(Stage):
             factor *= self.settings.geometry
         if key == "quats":
             factor *= progress >= self.settings.turns_from
-        if key == "environment" and self._paints(step):
+        if key == "environment" and self._has_settled(step):
             factor = 0.0
         return factor * rates.initial(key, extent)
 
-    def _paints(self, step: int) -> bool:
-        """Whether light is found and fine paint is left."""
-        return self.progress(step) >= self.settings.paint_from
+    def _has_settled(self, step: int) -> bool:
+        """Whether the light is found and what is left is to bring the picture near the photos."""
+        return self.progress(step) >= self.settings.settles_at
 
 
 def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:

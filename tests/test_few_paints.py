@@ -144,7 +144,9 @@ def test_tints_of_the_light_leave_the_paint_where_the_scene_should_do_with_few_p
         settings = TrainSettings(
             stages=BOTH,
             steps=1,
-            materials=MaterialSettings(steps=60, environment_height=8, transport=False),
+            materials=MaterialSettings(
+                steps=60, environment_height=8, transport=False, settles_at=1.0
+            ),
             material_loss=MaterialLossWeights(few_paints=weight),
         )
         state = TrainState.start(lit_sphere(with_materials=False), False, settings.rates, 1.0)

@@ -197,6 +197,9 @@ def environment_emitter(radiance: Float[Tensor, "height width 3"]) -> dict[str, 
 
     Mitsuba's first and last rows lie at the poles, ours half a row away from them. Rows at every
     half of ours, odd ones our own and even ones means of neighbours, give the same function.
+
+    Args:
+        radiance: Environment map in our convention.
     """
     half = radiance.shape[1] // 2
     first, last = (radiance[i : i + 1].roll(half, dims=1) for i in (0, len(radiance) - 1))

@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 
 from splatir.optim.densification import DensificationSettings
+from splatir.optim.parameters import LearningRates
+from splatir.train.material_settings import MaterialSettings
 from splatir.train.settings import TrainSettings
 from splatir.train.stages import MaterialStage, RadianceStage, for_capture, stages_of
 
@@ -99,3 +101,54 @@ def test_each_strategy_has_its_own_rhythm() -> None:
     assert [s for s in range(1000) if relocating.refines(s)] == list(range(120, 800, 40))
     none = replace(settings, densify=replace(settings.densify, strategy="none"))
     assert not any(radiance(none, has_background=False).refines(s) for s in range(1000))
+
+
+def test_stages_follow_each_other_and_rates_fall_only_late() -> None:
+    settings = TrainSettings(
+        stages=("radiance", "materials"),
+        steps=10,
+        materials=MaterialSettings(steps=20, decay_from=0.5, geometry=0.5, turns_from=0.4),
+    )
+    first_stage, materials = stages_of(settings)
+    assert isinstance(first_stage, RadianceStage) and isinstance(materials, MaterialStage)
+    assert (first_stage.start, first_stage.end, materials.start, materials.end) == (0, 10, 10, 30)
+    assert stages_of(replace(settings, stages=("radiance",))) == (first_stage,)
+    rates = LearningRates(albedo=0.2, quats=0.001)
+    first, middle = (materials.rate(rates, "albedo", step, 3.0) for step in (10, 20))
+    assert first == middle == 0.2
+    late = settings.materials.decay**0.5
+    assert materials.rate(rates, "albedo", 25, 3.0) == pytest.approx(0.2 * late)
+    # Geometry moves by a part of the rates of the radiance stage, in the scene's own units.
+    assert materials.rate(rates, "quats", 17, 3.0) == 0.0
+    assert materials.rate(rates, "quats", 18, 3.0) == pytest.approx(0.0005)
+    assert materials.rate(rates, "means", 10, 3.0) == pytest.approx(1.5 * rates.means)
+    assert materials.image_divisor(10) == 1
+
+
+@pytest.mark.parametrize(("settles_at", "still"), [(0.5, [20, 29]), (1.0, [])])
+def test_once_settled_the_light_stays_and_squared_errors_count(
+    settles_at: float, still: list[int]
+) -> None:
+    settings = TrainSettings(
+        stages=("radiance", "materials"),
+        steps=10,
+        materials=MaterialSettings(steps=20, settles_at=settles_at),
+    )
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    steps = [10, 19, 20, 29]
+    rates = [stage.rate(LearningRates(), "environment", step, 1.0) for step in steps]
+    assert [step for step, rate in zip(steps, rates, strict=True) if rate == 0.0] == still
+    assert [step for step in steps if stage.loss_at(step).squared > 0.0] == still
+
+
+def test_rates_that_never_fall_divide_by_nothing() -> None:
+    settings = TrainSettings(
+        stages=("radiance", "materials"),
+        steps=1,
+        materials=MaterialSettings(steps=2, decay_from=1.0),
+    )
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    rates = LearningRates(albedo=0.2)
+    assert [stage.rate(rates, "albedo", step, 1.0) for step in (1, 2, 3)] == [0.2, 0.2, 0.2]

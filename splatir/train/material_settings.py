@@ -28,8 +28,9 @@ class MaterialSettings(Settings):
             a tenth of the Gaussians the albedo's largest channel is above this.
         decay_from: From this part of the stage on, learning rates fall.
         decay: To this factor at the end, exponentially.
-        settles_at: From this part of the stage on, the light stays as it is, and squared errors
-            count too (`material_loss.squared`). 1 for never.
+        settles_at: From this part of the stage on, the light stays as it is but for the scale
+            between it and albedo, and squared errors count too (`material_loss.squared`). 1 for
+            never.
     """
 
     steps: int = 600

@@ -1,13 +1,14 @@
 """Moves that descent does not make: what they set, what they keep, what they leave alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from splatir.optim.material_moves import apply_verdict, correct_scale
+from splatir.optim.material_moves import apply_verdict, correct_scale, sheen_after
 from splatir.optim.metal_evidence import MetalEvidence
-from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
+from splatir.scene.gaussians import NO_SHEEN, PARAMETER_SPACES, SHEEN, GaussianModel
 from tests.lit_runs import sphere
 
 
@@ -23,9 +24,8 @@ def verdict(count: int, metal: list[int], unknown: list[int]) -> MetalEvidence:
     is_metal, is_known = torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
     is_metal[metal] = True
     is_known[unknown] = False
-    return MetalEvidence(
-        is_metal, is_known, torch.full((count, 3), 1.0), torch.full((count, 3), 0.2)
-    )
+    whites, greys = torch.full((count, 3), 1.0), torch.full((count, 3), 0.2)
+    return MetalEvidence(is_metal, is_known, whites, greys, torch.zeros(count))
 
 
 def test_a_verdict_moves_only_those_that_are_judged_otherwise_and_known() -> None:
@@ -51,6 +51,32 @@ def test_a_verdict_can_be_taken_back_and_repeating_it_changes_nothing() -> None:
     assert apply_verdict(model, verdict(20, metal=[], unknown=[]), roughness=0.2)
     assert float(model.material("metallic")[3].detach()) < 0.5
     assert torch.allclose(model.material("albedo")[3], torch.tensor(0.2))
+
+
+def cloth(sheen: list[float], unknown: list[int] | None = None) -> MetalEvidence:
+    return replace(verdict(len(sheen), [], unknown or []), sheen=torch.tensor(sheen))
+
+
+def test_cloth_gets_its_sheen_and_keeps_its_mean_brightness() -> None:
+    model = dielectrics(4)
+    assert sheen_after(model, cloth([0.0] * 4)) is None
+    raw = sheen_after(model, cloth([0.0, 0.5, 0.5, 0.0], unknown=[2]))
+    assert raw is not None
+    assert raw.tolist() == [NO_SHEEN, 0.0, NO_SHEEN, NO_SHEEN]
+    albedo = model.material("albedo").detach()[:, 0]
+    assert torch.allclose(albedo, torch.tensor([0.3, 0.4, 0.3, 0.3]))
+
+
+def test_a_second_verdict_keeps_what_descent_made_of_cloth_or_takes_its_sheen_back() -> None:
+    model = dielectrics(3)
+    raw = sheen_after(model, cloth([0.5, 0.5, 0.0]))
+    assert raw is not None
+    raw[0] = 1.0
+    model.params[SHEEN] = torch.nn.Parameter(raw)
+    again = sheen_after(model, cloth([0.3, 0.0, 0.0]))
+    assert again is not None and again.tolist() == [1.0, NO_SHEEN, NO_SHEEN]
+    albedo = model.material("albedo").detach()[:, 0]
+    assert torch.allclose(albedo, torch.tensor([0.4, 0.3, 0.3]))
 
 
 @pytest.mark.parametrize("albedo", [0.05, 0.3])

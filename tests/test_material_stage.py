@@ -16,13 +16,14 @@ from splatir.maths.frames import similarity
 from splatir.maths.rotations import rotation_from_quat
 from splatir.optim.densification import DensificationSettings
 from splatir.optim.material_losses import MaterialLossWeights
+from splatir.optim.metal_evidence import MetalEvidence
 from splatir.optim.parameters import LearningRates
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.deferred import render_scene
 from splatir.scene.camera import Camera
 from splatir.scene.environment_map import rotate_environment
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import NO_SHEEN, SHEEN, GaussianModel
 from splatir.scene.initialise import InitialisationSettings
 from splatir.scene.lights import EnvironmentLight
 from splatir.settings import SettingsError
@@ -60,7 +61,7 @@ def small(tmp_path: Path) -> TrainSettings:
         checkpoint_every=0,
         init=InitialisationSettings(num_points=100, sh_degree=0),
         densify=DensificationSettings(strategy="none"),
-        materials=MaterialSettings(steps=2, environment_height=8, metal_checks=(1,)),
+        materials=MaterialSettings(steps=2, environment_height=8, metal_checks=(0.5,)),
     )
 
 
@@ -87,6 +88,35 @@ def test_a_resumed_materials_stage_equals_an_unbroken_one_bit_for_bit(
     train(TrainSettings(resume=run))
     assert final_state(run)["step"] == 5
     assert_same(final_state(run), final_state(small.output))
+
+
+def some_cloth(model: GaussianModel, *_: object) -> MetalEvidence:
+    """A verdict that every third Gaussian is cloth."""
+    count = model.num_gaussians
+    sheen = torch.where(torch.arange(count) % 3 == 0, 0.5, 0.0)
+    no = torch.zeros(count, dtype=torch.bool)
+    return MetalEvidence(no, ~no, torch.ones(count, 3), torch.full((count, 3), 0.5), sheen)
+
+
+# Before cloth is found; after it, where its sheen has moments of its own, and before it is judged
+# again.
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_a_resumed_stage_with_cloth_equals_an_unbroken_one_bit_for_bit(
+    small: TrainSettings, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splatir.train.material_step.judge_metal", some_cloth)
+    materials = replace(small.materials, steps=5, metal_checks=(0.2, 0.6))
+    small = replace(small, materials=materials)
+    train(small)
+    assert small.output is not None
+    run = stopped_after(small, step)
+    train(TrainSettings(resume=run))
+    end = final_state(run)
+    assert_same(end, final_state(small.output))
+    sheen = end["params"][SHEEN]
+    is_cloth = torch.arange(len(sheen)) % 3 == 0
+    assert bool((sheen[~is_cloth] == NO_SHEEN).all())
+    assert bool((sheen[is_cloth] != 0.0).any()) and bool((sheen[is_cloth] > NO_SHEEN).all())
 
 
 def test_geometry_0_leaves_geometry_and_radiance_as_they_were(small: TrainSettings) -> None:
@@ -193,7 +223,14 @@ def test_stages_in_an_impossible_order_are_refused(stages: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"steps": 0}, {"roughness": 0.0}, {"brightest": 1.0}, {"environment_height": 2}]
+    "values",
+    [
+        {"steps": 0},
+        {"roughness": 0.0},
+        {"brightest": 1.0},
+        {"environment_height": 2},
+        {"metal_checks": (0.25, 150)},
+    ],
 )
 def test_material_settings_out_of_range_are_refused_by_name(values: dict) -> None:
     with pytest.raises(SettingsError, match=next(iter(values))):
@@ -352,7 +389,7 @@ def test_object_captures_with_alpha_train_materials_too(tmp_path: Path) -> None:
         output=tmp_path / "run",
         steps=1,
         init=InitialisationSettings(num_points=60, sh_degree=0),
-        materials=MaterialSettings(steps=2, metal_checks=(0,)),
+        materials=MaterialSettings(steps=2, metal_checks=(0.0,)),
     )
     train(settings)
     state = load_checkpoint(max((tmp_path / "run" / "checkpoints").glob("*.pt")))["state"]

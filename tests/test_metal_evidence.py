@@ -144,6 +144,37 @@ def test_cloth_that_shines_at_grazing_is_no_metal() -> None:
     assert float(found.is_metal[metal | matt].double().mean()) < 0.02
 
 
+def velvet(sheen: float) -> MetalEvidence:
+    """The verdict on a ball whose photos show a lobe with this sheen."""
+    seen, means = sightings(), ball().means.detach()
+    views = torch.nn.functional.normalize(seen.positions[None] - means[:, None], dim=-1)
+    normals = torch.nn.functional.normalize(means, dim=-1)
+    cosines = (views * normals[:, None]).sum(-1, keepdim=True).clamp_min(0.0)
+    lobe = torch.tensor([0.2, 0.5, 0.3]) * (1.0 - sheen * cosines.square())
+    dark = EnvironmentLight(torch.full((16, 32, 3), 1e-3))
+    return judge_metal(ball(), replace(seen, colours=lobe), dark)
+
+
+@pytest.mark.parametrize("sheen", [0.4, 0.7])
+def test_cloth_is_found_with_its_sheen(sheen: float) -> None:
+    found, (metal, matt) = velvet(sheen), inside()
+    assert float((found.sheen[metal | matt] > 0.0).double().mean()) > 0.95
+    fitted = found.sheen[metal | matt]
+    assert float(fitted[fitted > 0.0].median()) == pytest.approx(sheen, abs=0.05)
+    assert not found.is_metal[metal | matt].any()
+
+
+@pytest.mark.parametrize("sheen", [0.0, 0.1, -0.6])
+def test_what_is_even_or_brighter_from_above_is_no_cloth(sheen: float) -> None:
+    metal, matt = inside()
+    assert not velvet(sheen).sheen[metal | matt].any()
+
+
+def test_neither_metal_nor_matt_paint_is_cloth() -> None:
+    metal, matt = inside()
+    assert float((judged(1.0).sheen[metal | matt] > 0.0).double().mean()) < 0.02
+
+
 def test_colours_above_white_count_where_photos_have_them() -> None:
     model = ball()
     bright = torch.tensor([3.0, 2.0, 0.5]).expand(36, 48, 3)
@@ -197,7 +228,8 @@ def test_metal_may_miss_the_more_the_less_the_others_fit(
     def fit(self: MetalFits, _: float) -> Fit:
         error = torch.ones_like(self.total)
         albedo = torch.full((len(error), 3), 0.8)
-        return Fit(others**2 * error, others**2 * error, metal**2 * error, albedo, albedo)
+        other = others**2 * error
+        return Fit(other, other, other, metal**2 * error, 0.0 * error, albedo, albedo)
 
     monkeypatch.setattr(MetalFits, "fit", fit)
     found = judge_metal(ball(), sightings(), patchy_light())

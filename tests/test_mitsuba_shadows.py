@@ -35,7 +35,8 @@ def lit_ground() -> tuple[LitGaussians, PathTracing, Tensor]:
 
 def points_on(which: Tensor) -> SurfacePoints:
     ground = points_of(square(GROUND, SPACING, albedo=(ALBEDO,) * 3))
-    return SurfacePoints(*(value[which] for value in vars(ground).values()))
+    parts = {key: value[which] for key, value in vars(ground).items() if value is not None}
+    return SurfacePoints(**parts)
 
 
 def alone(positions: Tensor) -> Tensor:

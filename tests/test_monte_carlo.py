@@ -53,7 +53,8 @@ def quadrature(points: SurfacePoints, radiance: Tensor, settings: ShadingSetting
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_constant_light_on_lambert_gives_the_albedo(dtype: torch.dtype) -> None:
     points = sphere_points(12, 0.5, 0.0)
-    points = SurfacePoints(*(getattr(points, f.name).to(dtype) for f in dataclasses.fields(points)))
+    parts = {key: value.to(dtype) for key, value in vars(points).items() if value is not None}
+    points = SurfacePoints(**parts)
     light = EnvironmentLight(torch.full((8, 16, 3), 2.0, dtype=dtype))
     shading = MonteCarlo(light, 1024).shade(points)
     assert shading.diffuse.dtype == dtype

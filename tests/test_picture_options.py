@@ -14,7 +14,7 @@ from splatir.render.deferred import RenderOutput
 from splatir.render.denoise import denoised
 from splatir.render.gbuffer import GBuffer
 from splatir.scene.camera import Camera
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import GaussianModel, with_sheen
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.split_sum import SplitSum
 from tests.scenes import axis_camera
@@ -31,7 +31,7 @@ def ball_and_camera() -> tuple[GaussianModel, Camera, SplitSum]:
 
 def test_one_sample_is_the_picture_itself() -> None:
     model, camera, light = ball_and_camera()
-    backend = rasterizer("auto", CPU)
+    model, backend = with_sheen(model), rasterizer("auto", CPU)
     plain = shaded_buffers(model, camera, light, backend)
     once = shaded_buffers(model, camera, light, backend, picture=PictureOptions(1))
     for name, value in vars(plain).items():

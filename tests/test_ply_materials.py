@@ -13,7 +13,7 @@ from splatir.maths.frames import similarity
 from splatir.maths.rotations import rotation_from_quat
 from splatir.raster.reference.backend import ReferenceBackend
 from splatir.render.deferred import render_scene
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import NO_SHEEN, SHEEN, GaussianModel, with_sheen
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.storage.ply import PlyError, read_ply, write_ply
 from tests.scenes import random_camera
@@ -223,6 +223,20 @@ def test_materials_of_no_known_layout_are_left_out_with_a_warning(
     assert not model.has_materials and model.num_gaussians == 2
 
 
+def test_the_sheen_of_cloth_is_one_more_property_and_comes_back(tmp_path: Path) -> None:
+    model = with_sheen(with_materials(random_model()))
+    with torch.no_grad():
+        model.params[SHEEN][:3] = torch.tensor([-1.0, 0.0, 4.0])
+    write_ply(tmp_path / "cloth.ply", model)
+    table = table_of(tmp_path / "cloth.ply")
+    assert list(table.dtype.names or ()) == ORDER + NAMES + [SHEEN]
+    np.testing.assert_allclose(table[SHEEN][:3], torch.tensor([-1.0, 0.0, 4.0]).sigmoid())
+    again = read_ply(tmp_path / "cloth.ply").params[SHEEN]
+    assert torch.allclose(again[:3], model.params[SHEEN][:3], atol=1e-5)
+    # What was no cloth is none, and would stay so in training.
+    assert bool((again[3:] == NO_SHEEN).all())
+
+
 # Broken files
 
 
@@ -244,6 +258,20 @@ def test_quantities_out_of_range_are_counted(material_file: Path, name: str, val
     rewrite(material_file, spoil)
     with pytest.raises(PlyError, match=rf"'{name}' leaves the range 0 to 1 for 2 of 5 splats"):
         read_ply(material_file)
+
+
+def test_a_sheen_out_of_range_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cloth.ply"
+    write_ply(path, with_sheen(with_materials(random_model())))
+
+    def spoil(table: np.ndarray) -> np.ndarray:
+        table = table.copy()
+        table[SHEEN][0] = 1.5
+        return table
+
+    rewrite(path, spoil)
+    with pytest.raises(PlyError, match="'sheen' leaves the range 0 to 1 for 1 of 5 splats"):
+        read_ply(path)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

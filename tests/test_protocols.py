@@ -185,6 +185,8 @@ def test_an_ablation_takes_out_one_weight() -> None:
     settings = TrainSettings()
     assert without(settings, "white_light").material_loss.white_light == 0.0
     assert without(settings, "metal_checks").materials.metal_checks == ()
+    assert not without(settings, "cloth").materials.cloth
+    assert not without(settings, "materials.transport").materials.transport
     changed = without(settings, "loss.ssim")
     assert changed.loss.ssim == 0.0 and changed.material_loss == settings.material_loss
     with pytest.raises(SettingsError, match=r"knows no 'whitelight'.*material_loss\.white_light"):

@@ -62,7 +62,7 @@ def random_points(count: int, seed: int = 0) -> SurfacePoints:
 
 
 def in_dtype(points: SurfacePoints, dtype: torch.dtype) -> SurfacePoints:
-    values = {f.name: getattr(points, f.name).to(dtype) for f in dataclasses.fields(points)}
+    values = {key: value.to(dtype) for key, value in vars(points).items() if value is not None}
     return SurfacePoints(**values)
 
 
@@ -74,7 +74,9 @@ def with_gradients(
     points: SurfacePoints, light: PrefilteredLight
 ) -> tuple[SurfacePoints, PrefilteredLight]:
     """Copies whose materials, normals and maps are leaves."""
-    values = {f.name: getattr(points, f.name).detach().clone() for f in dataclasses.fields(points)}
+    values = {
+        key: value.detach().clone() for key, value in vars(points).items() if value is not None
+    }
     for name in DIFFERENTIABLE:
         values[name].requires_grad_()
     maps = (image.detach().clone().requires_grad_() for image in (light.specular, light.irradiance))

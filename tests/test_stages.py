@@ -142,6 +142,16 @@ def test_once_settled_the_light_stays_and_squared_errors_count(
     assert [step for step in steps if stage.loss_at(step).squared > 0.0] == still
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(600, [150, 300]), (250, [62, 125])])
+def test_metal_is_checked_after_parts_of_the_stage(steps: int, expected: list[int]) -> None:
+    settings = TrainSettings(
+        stages=("radiance", "materials"), steps=10, materials=MaterialSettings(steps=steps)
+    )
+    stage = stages_of(settings)[1]
+    assert isinstance(stage, MaterialStage)
+    assert [step - 10 for step in range(10, 10 + steps) if stage.checks_metal(step)] == expected
+
+
 def test_rates_that_never_fall_divide_by_nothing() -> None:
     settings = TrainSettings(
         stages=("radiance", "materials"),

@@ -353,6 +353,19 @@ def test_rotation_turns_the_map_from_x_towards_y() -> None:
     assert turned.radiance[3:5, 3:5].mean().item() == pytest.approx(1.0, abs=1e-3)
 
 
+def test_cloth_darkens_from_above_and_its_irradiance_is_that_of_any_surface() -> None:
+    page = Page(scene_of(wall()), 64, 1.0)
+    before = centre_colour(page, channel="diffuse")
+    assert page.history.recolour(Selection("all"), Change(sheen=0.6, metallic=0.0)) == 24 * 24
+    pixel = page.renderer.pick(FACING.camera(64), page.history.now, 48, 32)
+    assert pixel is not None and pixel.sheen == pytest.approx(0.6, abs=1e-3)
+    assert centre_colour(page, channel="diffuse")[0] < before[0] - 40
+    assert centre_colour(page, channel="irradiance") == pytest.approx([255] * 3, abs=3)
+    page.history.undo()
+    pixel = page.renderer.pick(FACING.camera(64), page.history.now, 48, 32)
+    assert pixel is not None and pixel.sheen is None
+
+
 def test_a_run_without_materials_shows_its_radiance() -> None:
     trained = wall()
     params = {

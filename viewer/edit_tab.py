@@ -58,6 +58,8 @@ class EditTab:
             self.roughness = gui.add_slider("Roughness", 0.0, 1.0, 0.01, 0.3)
             self.sets_metallic = gui.add_checkbox("Set metallic", False)
             self.metallic = gui.add_slider("Metallic", 0.0, 1.0, 0.01, 1.0)
+            self.sets_sheen = gui.add_checkbox("Set sheen", False)
+            self.sheen = gui.add_slider("Sheen", 0.0, 1.0, 0.01, 0.5)
         self.apply = gui.add_button("Apply to selection")
         self.hide = gui.add_button("Hide selection")
         self.undo = gui.add_button("Undo")
@@ -101,6 +103,7 @@ class EditTab:
             linear_colour(self.albedo.value) if self.sets_albedo.value else None,
             self.roughness.value if self.sets_roughness.value else None,
             self.metallic.value if self.sets_metallic.value else None,
+            self.sheen.value if self.sets_sheen.value else None,
         )
 
     def _connect(self) -> None:
@@ -110,6 +113,7 @@ class EditTab:
             (self.albedo, self.sets_albedo),
             (self.roughness, self.sets_roughness),
             (self.metallic, self.sets_metallic),
+            (self.sheen, self.sets_sheen),
         ):
             value.on_update(_ticker(is_set))
         self.apply.on_click(lambda _: self._edit("apply"))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel
+from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel, with_sheen
 
 # Materials are logits: 0 and 1 themselves would be infinite.
 _MARGIN = 1e-6
@@ -65,11 +65,13 @@ class Change:
         albedo: Linear, 0 to 1.
         roughness: 0 to 1.
         metallic: 0 to 1.
+        sheen: 0 to 1.
     """
 
     albedo: Vector | None = None
     roughness: float | None = None
     metallic: float | None = None
+    sheen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,15 @@ class History:
             ValueError: None was chosen, or nothing is to change.
         """
         if change == Change():
-            raise ValueError("choose albedo, roughness or metallic to be changed.")
+            raise ValueError("choose albedo, roughness, metallic or sheen to be changed.")
         with self._lock:
             return self._recolour(selection, change)
 
     def _recolour(self, selection: Selection, change: Change) -> int:
         chosen = self._chosen(selection)
-        before = self.now.model
+        before = self.now.model if change.sheen is None else with_sheen(self.now.model)
         params = {key: value.detach() for key, value in before.params.items()}
-        for key in MATERIAL_KEYS:
+        for key in before.material_keys:
             value = getattr(change, key)
             if value is not None:
                 raw = PARAMETER_SPACES[key].invert(

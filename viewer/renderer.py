@@ -61,6 +61,7 @@ class Pixel:
         albedo: Linear; None without materials, as the next two.
         roughness: Perceptual.
         metallic: 0 to 1.
+        sheen: 0 to 1; None also where the scene has no cloth.
     """
 
     alpha: float
@@ -70,6 +71,7 @@ class Pixel:
     albedo: tuple[float, float, float] | None = None
     roughness: float | None = None
     metallic: float | None = None
+    sheen: float | None = None
 
 
 class HeldLighting:
@@ -216,6 +218,7 @@ class Renderer:
             _triple(surface.albedo[0, 0]),
             float(surface.roughness),
             float(surface.metallic),
+            None if surface.sheen is None else float(surface.sheen),
         )
 
     @torch.no_grad()

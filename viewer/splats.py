@@ -158,6 +158,7 @@ def _shading(subject: Subject, normals: Tensor, views: Tensor, lighting: Lightin
         model.material("albedo").detach(),
         model.material("roughness").detach()[:, None],
         model.material("metallic").detach()[:, None],
+        None if model.sheen is None else model.sheen.detach()[:, None],
     )
     if isinstance(lighting, GaussianLighting):
         who = torch.arange(model.num_gaussians, device=views.device)

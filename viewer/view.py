@@ -92,4 +92,5 @@ class View:
             found,
             albedo=torch.ones_like(found.albedo),
             metallic=torch.zeros_like(found.metallic),
+            sheen=None,
         )

@@ -140,6 +140,8 @@ def describe_pixel(pixel: Pixel | None) -> str:
             f"roughness {pixel.roughness:.3f}",
             f"metallic {pixel.metallic:.3f}",
         ]
+    if pixel.sheen is not None:
+        lines.append(f"sheen {pixel.sheen:.3f}")
     lines += [
         f"normal {numbers(pixel.normal)}",
         f"depth {pixel.depth:.4f}",

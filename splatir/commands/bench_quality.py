@@ -33,6 +33,8 @@ from splatir.train.settings import TrainSettings
 DEFAULTS = "defaults"
 # Groups in which a name without a dot is looked for, in this order.
 _GROUPS = ("materials", "material_loss", "loss")
+# Parts of the materials stage and what takes them out of it.
+_PARTS: dict[str, tuple[()] | bool] = {"metal_checks": (), "cloth": False, "transport": False}
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class BenchQualitySettings(TrainSettings):
     Attributes:
         scenes: Scene folders.
         ablate: Weights to train without, one after the other, on all scenes: names of
-            --material-loss, --loss (or in full, such as loss.ssim) and metal_checks. Separated by
-            spaces or commas.
+            --material-loss, --loss (or in full, such as loss.ssim), metal_checks, cloth and
+            transport. Separated by spaces or commas.
         envmaps: Folder of the maps of the relit pictures; SCENE/envs if not given.
         output: Folder for the runs, quality.json and quality.md; runs/quality if not given.
         overwrite: Replace what an earlier call left in `output`.
@@ -141,7 +143,7 @@ def score_against_truth(
 
 
 def without(settings: TrainSettings, name: str) -> TrainSettings:
-    """Settings with one weight at 0, or without the checks for metal.
+    """Settings with one weight at 0, or without a part of the materials stage.
 
     Args:
         settings: To start from.
@@ -164,10 +166,10 @@ def without(settings: TrainSettings, name: str) -> TrainSettings:
     raise SettingsError(f"--ablate knows no '{name}'; it knows {', '.join(known)}.")
 
 
-def _off(group: str, name: str) -> tuple[()] | float | None:
-    """Value that takes a setting out of the training; None if it is no weight."""
+def _off(group: str, name: str) -> tuple[()] | bool | float | None:
+    """Value that takes a setting out of the training; None if it is neither weight nor part."""
     if group == "materials":
-        return () if name == "metal_checks" else None
+        return _PARTS.get(name)
     return None if name == "normal_start" else 0.0
 
 

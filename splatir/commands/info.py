@@ -125,9 +125,13 @@ def _materials(model: GaussianModel) -> str:
         (model.material(key).detach().reshape(len(weights), -1) * weights).sum(0) / weights.sum()
         for key in MATERIAL_KEYS
     )
+    sheen = ""
+    if model.sheen is not None:
+        share = (model.sheen.detach()[:, None] * weights).sum() / weights.sum()
+        sheen = f", sheen {share.item():.2f}"
     return (
         f"mean albedo {_vector(albedo)} (linear), roughness {roughness.item():.2f}, "
-        f"metallic {metallic.item():.2f}"
+        f"metallic {metallic.item():.2f}{sheen}"
     )
 
 

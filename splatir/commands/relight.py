@@ -81,7 +81,7 @@ class RelightSettings(Settings):
             if not given.
         ground_albedo: Linear grey of the plane, 0 to 1: how much light it sends back up.
         ground_shows: Of the plane: its shadow alone, transparent elsewhere, or all of it.
-        set: Materials to change: roughness=0.2 metallic=1 albedo=r,g,b (linear).
+        set: Materials to change: roughness=0.2 metallic=1 sheen=0.5 albedo=r,g,b (linear).
         tint: Colour r,g,b (linear) that albedo is multiplied by.
         box: Change materials in this box only: xmin,ymin,zmin,xmax,ymax,zmax, capture's frame.
         view: Which cameras, and what kind of files.

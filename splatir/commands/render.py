@@ -131,6 +131,7 @@ def _contents(finished: FinishedRun, wants_radiance: bool, kind: str) -> str:
     if kind == "mp4":
         return picture
     if has_materials:
-        return f"{picture}, alpha, albedo, roughness, metallic, depth, normal"
+        materials = ", ".join(finished.model.material_keys)
+        return f"{picture}, alpha, {materials}, depth, normal"
     missing = "no albedo, roughness, metallic: the run was trained without the stage 'materials'"
     return f"{picture}, alpha, depth, normal; {missing}"

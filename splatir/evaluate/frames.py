@@ -39,7 +39,8 @@ def buffer_arrays(
         only_picture: Leave out all but `rgb` and `alpha`.
 
     Returns:
-        rgb, albedo and normal [h,w,3]; alpha, depth, roughness and metallic [h,w].
+        rgb, albedo and normal [h,w,3]; alpha, depth, roughness, metallic and, where there is cloth,
+        sheen [h,w].
     """
     named = {
         "rgb": buffers.rgb,
@@ -47,6 +48,7 @@ def buffer_arrays(
         "albedo": buffers.albedo,
         "roughness": buffers.roughness,
         "metallic": buffers.metallic,
+        "sheen": buffers.sheen,
         "depth": buffers.depth,
         "normal": buffers.normals,
     }
@@ -141,7 +143,8 @@ def write_buffer_pngs(path: Path, buffers: ViewBuffers) -> None:
     }
     if buffers.albedo is not None:
         pictures["albedo"] = albedo_picture(buffers.albedo, buffers.alpha)
-    for name, values in (("roughness", buffers.roughness), ("metallic", buffers.metallic)):
+    for name in ("roughness", "metallic", "sheen"):
+        values = getattr(buffers, name)
         if values is not None:
             pictures[name] = value_picture(values[..., 0], alpha)
     for name, picture in pictures.items():

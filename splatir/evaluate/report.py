@@ -138,6 +138,9 @@ def material_row(view: ShadedView, radiance: ImageScores | None = None) -> Sheet
     assert buffers.albedo is not None
     assert buffers.roughness is not None and buffers.metallic is not None
     alpha = buffers.alpha[..., 0]
+    sheen = []
+    if buffers.sheen is not None:
+        sheen = [SheetCell(value_picture(buffers.sheen[..., 0], alpha), "sheen, bright = 1")]
     cells = (
         SheetCell(srgb_picture(view.photo_srgb), "photo"),
         SheetCell(srgb_picture(view.image_srgb), "shaded"),
@@ -145,6 +148,7 @@ def material_row(view: ShadedView, radiance: ImageScores | None = None) -> Sheet
         SheetCell(albedo_picture(buffers.albedo, buffers.alpha), "albedo"),
         SheetCell(value_picture(buffers.roughness[..., 0], alpha), "roughness, bright = 1"),
         SheetCell(value_picture(buffers.metallic[..., 0], alpha), "metallic, bright = 1"),
+        *sheen,
         SheetCell(normal_picture(buffers.normals, alpha), "normal, world xyz"),
     )
     title = f"{view.name}   {score_text(view.scores)}"

@@ -41,7 +41,7 @@ class MaterialLossWeights(Settings):
         squared: Mean squared error of the picture, from `materials.settles_at` on: few large
             errors, which the photometric loss gives up on.
         albedo_smooth: Total variation of albedo where what the photo says of it has no edge.
-        roughness_smooth: Likewise of roughness and metallic. Fades over the stage.
+        roughness_smooth: Likewise of roughness, metallic and sheen. Fades over the stage.
         normal_smooth: Unevenness of normals, also across edges of the photo: radiance takes edges
             of paint for ridges. Falls to 0.3 of that.
         metallic: Mean of m (1 - m): a surface is metal or it is not.
@@ -178,8 +178,9 @@ def material_priors(
         variation = edge_aware_variation(gbuffer.albedo, guide, gbuffer.alpha, 20.0 * matt)
         terms["albedo_smooth"] = weights.albedo_smooth * variation
     if weights.roughness_smooth:
-        both = torch.cat([gbuffer.roughness, gbuffer.metallic], dim=-1)
-        variation = edge_aware_variation(both, guide, gbuffer.alpha, 5.0 * matt)
+        sheen = [] if gbuffer.sheen is None else [gbuffer.sheen]
+        levels = torch.cat([gbuffer.roughness, gbuffer.metallic, *sheen], dim=-1)
+        variation = edge_aware_variation(levels, guide, gbuffer.alpha, 5.0 * matt)
         terms["roughness_smooth"] = weights.roughness_smooth * variation
     if weights.normal_smooth:
         focal = float(gbuffer.camera.K[0, 0])

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.optim.metal_evidence import MetalEvidence
-from splatir.scene.gaussians import PARAMETER_SPACES, GaussianModel
+from splatir.scene.gaussians import NO_SHEEN, PARAMETER_SPACES, SHEEN, GaussianModel
+from splatir.shade.cloth import mean_sheen_albedo
 
 # Metallic that a verdict sets; descent goes on from there.
 _METAL, _DIELECTRIC = 0.9, 0.05
@@ -43,6 +44,37 @@ def apply_verdict(model: GaussianModel, evidence: MetalEvidence, roughness: floa
         _set(model, "metallic", moved, torch.tensor(metallic))
     _set(model, "roughness", is_new, torch.tensor(roughness))
     return ["albedo", "metallic", "roughness"] if bool((is_new | is_gone).any()) else []
+
+
+@torch.no_grad()
+def sheen_after(model: GaussianModel, evidence: MetalEvidence) -> Float[Tensor, " n"] | None:
+    """Logits of the sheen when cloth has been judged; None if there is none, now or before.
+
+    What has become cloth starts from the sheen that fits, what is cloth no longer has none. Albedo
+    changes with it, so that the mean over views stays.
+
+    Args:
+        model: Its albedo is changed in place.
+        evidence: Verdict per Gaussian.
+    """
+    if SHEEN in model.params:
+        raw = model.params[SHEEN].detach().clone()
+    else:
+        raw = torch.full_like(model.opacities, NO_SHEEN)
+    had = raw > NO_SHEEN
+    is_new = evidence.is_known & (evidence.sheen > 0.0) & ~had
+    is_gone = evidence.is_known & (evidence.sheen == 0.0) & had
+    if not bool((had | is_new).any()):
+        return None
+    before = torch.where(had, raw.sigmoid(), 0.0)
+    raw[is_new] = PARAMETER_SPACES[SHEEN].invert(evidence.sheen[is_new])
+    raw[is_gone] = NO_SHEEN
+    after = torch.where(raw > NO_SHEEN, raw.sigmoid(), 0.0)
+    factor = mean_sheen_albedo(before) / mean_sheen_albedo(after)
+    moved = is_new | is_gone
+    scaled = model.material("albedo")[moved] * factor[moved, None]
+    _set(model, "albedo", moved, scaled.clamp(*_ALBEDO_RANGE))
+    return raw
 
 
 @torch.no_grad()

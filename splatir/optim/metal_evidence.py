@@ -41,6 +41,9 @@ _EVEN_ERROR, _MAX_MARGIN = 0.1, 1.5
 _GOOD_FIT = 0.06
 # Metals reflect at least about half of the light in some channel.
 _MIN_METAL_ALBEDO = 0.4
+# Cloth is what shows its sheen: that leaves less than this of a dielectric's squared error, which
+# must be worth it, and the sheen is not faint. What is cloth starts below this.
+_MAX_LEFT, _MIN_MISFIT, _MIN_SHEEN, _MAX_SHEEN = 0.5, 0.04, 0.2, 0.9
 # Neighbours whose errors are averaged, and those that vote: at most a hundredth of all, which lie
 # on one part of the object.
 _NEIGHBOURS, _MAX_VOTERS, _VOTER_SHARE = 24, 200, 0.01
@@ -55,12 +58,14 @@ class MetalEvidence:
         is_known: Seen often enough to tell.
         albedo_metal: Base colour that fits if it is metal, 0 to 1.
         albedo_dielectric: Likewise if it is not.
+        sheen: Of what is cloth, in (0, 1); 0 for all else.
     """
 
     is_metal: Bool[Tensor, " n"]
     is_known: Bool[Tensor, " n"]
     albedo_metal: Float[Tensor, "n 3"]
     albedo_dielectric: Float[Tensor, "n 3"]
+    sheen: Float[Tensor, " n"]
 
 
 def collect_sightings(
@@ -143,14 +148,22 @@ def judge_metal(
     reflectance = _averaged(albedo_metal.amax(-1, keepdim=True), fits.total, near)[:, 0]
     is_metal = metal < (other.sqrt() / _EVEN_ERROR).clamp_max(_MAX_MARGIN) * other
     is_metal &= (other.sqrt() > _GOOD_FIT) & (reflectance > _MIN_METAL_ALBEDO)
+    velvet, index_velvet = best([fit.velvet for fit in found])
+    sheens = torch.stack([fit.sheen for fit in found], 1)[torch.arange(len(means)), index_velvet]
+    sheen = _averaged(sheens[:, None], fits.total, near)[:, 0]
+    is_cloth = (velvet < _MAX_LEFT * dielectric) & (dielectric.sqrt() > _MIN_MISFIT)
+    is_cloth &= sheen > _MIN_SHEEN
     num_voters = min(_MAX_VOTERS, max(_NEIGHBOURS, int(_VOTER_SHARE * len(means))))
     voters = _neighbours(means, num_voters)
     votes = _averaged(is_metal.to(means)[:, None], fits.total * other, voters)[:, 0]
+    ayes = _averaged(is_cloth.to(means)[:, None], fits.total * dielectric, voters)[:, 0]
+    is_cloth = (ayes > 0.5) & (votes <= 0.5)
     return MetalEvidence(
         votes > 0.5,
         fits.sightings >= _MIN_SIGHTINGS,
         albedo_metal.clamp(max=1.0),
         albedo_dielectric.clamp(max=1.0),
+        torch.where(is_cloth, sheen.clamp(_MIN_SHEEN, _MAX_SHEEN), 0.0),
     )
 
 

@@ -5,6 +5,7 @@ the light that the specular lobe gathers for view v, and A_v, B_v the split-sum 
 
 * dielectric: seen_v = albedo E / pi + (0.04 A_v + B_v) L_v
 * cloth:      seen_v = a + b (1 - n.v) + (0.04 A_v + B_v) L_v
+* velvet:     seen_v = a (1 - s (n.v)^2) + (0.04 A_v + B_v) L_v, which is how cloth is shaded
 * metal:      seen_v = albedo A_v L_v + B_v L_v
 
 The diffuse term of a dielectric does not depend on the view, that of cloth as its sheen does, and a
@@ -64,14 +65,18 @@ class Fit:
     Attributes:
         dielectric: Mean squared error in display values, summed over colours.
         cloth: Likewise.
+        velvet: Likewise.
         metal: Likewise.
+        sheen: That fits best as velvet, 0 to 1.
         albedo_dielectric: That fits best, 0 to 4.
         albedo_metal: Likewise.
     """
 
     dielectric: Float[Tensor, " n"]
     cloth: Float[Tensor, " n"]
+    velvet: Float[Tensor, " n"]
     metal: Float[Tensor, " n"]
+    sheen: Float[Tensor, " n"]
     albedo_dielectric: Float[Tensor, "n 3"]
     albedo_metal: Float[Tensor, "n 3"]
 
@@ -132,13 +137,15 @@ class MetalFits:
         albedo = (mean / received.clamp_min(1e-4)).clamp(0.0, _MAX_ALBEDO)
         dielectric = self._error(matt, (albedo * received)[self._index], 1)
         cloth = self._error(matt, self._sheen(matt, mean), 2)
+        sheen, shown = self._velvet(matt, mean)
+        velvet = self._error(matt, shown, 2)
         tinted, untinted = white * gathered, rest * gathered
         product = self._sum(self._weights * tinted * (self._colours - untinted))
         square = self._sum(self._weights * tinted.square())
         albedo_metal = (product / square.clamp_min(1e-8)).clamp(0.0, _MAX_ALBEDO)
         reflected = albedo_metal[self._index] * tinted + untinted
         metal = self._error(self._colours, reflected, 1)
-        return Fit(dielectric, cloth, metal, albedo, albedo_metal)
+        return Fit(dielectric, cloth, velvet, metal, sheen, albedo, albedo_metal)
 
     def _sheen(
         self, matt: Float[Tensor, "pairs 3"], mean: Float[Tensor, "n 3"]
@@ -148,6 +155,21 @@ class MetalFits:
         covariance = self._mean(off_mean * (matt - mean[self._index]))
         slope = covariance / self._mean(off_mean.square()).clamp_min(1e-6)
         return mean[self._index] + slope[self._index] * off_mean
+
+    def _velvet(
+        self, matt: Float[Tensor, "pairs 3"], mean: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "pairs 3"]]:
+        """One sheen for all colours, and what is left without highlights as it shows that."""
+        squared = self._n_dot_v.square()
+        mean_squared = self._mean(squared)
+        off_mean = squared - mean_squared[self._index]
+        covariance = self._mean(off_mean * (matt - mean[self._index])).sum(-1)
+        slope = covariance / self._mean(off_mean.square())[:, 0].clamp_min(1e-6)
+        grazing = mean.sum(-1) - slope * mean_squared[:, 0]
+        sheen = (-slope / grazing.clamp_min(1e-6)).clamp(0.0, 1.0)
+        lobe = 1.0 - sheen[self._index, None] * squared
+        albedo = self._mean(lobe * matt) / self._mean(lobe.square()).clamp_min(1e-6)
+        return sheen, albedo[self._index] * lobe
 
     def _error(
         self,

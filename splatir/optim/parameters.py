@@ -12,8 +12,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from splatir.scene.gaussians import GaussianModel
+from splatir.scene.gaussians import NO_SHEEN, SHEEN, GaussianModel
 from splatir.settings import Settings, check_range
+
+# Logits below belong to what has no sheen.
+_HAS_SHEEN = -10.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class LearningRates(Settings):
         albedo: Of albedo logits.
         roughness: Of roughness logits.
         metallic: Of metallic logits.
+        sheen: Of sheen logits.
         environment: Of the log radiance of the environment; well above albedo's, or albedo takes up
             the shadows before light explains them.
     """
@@ -53,6 +57,7 @@ class LearningRates(Settings):
     albedo: float = 5e-2
     roughness: float = 0.1
     metallic: float = 0.1
+    sheen: float = 0.1
     environment: float = 0.125
 
     def __post_init__(self) -> None:
@@ -65,7 +70,7 @@ class LearningRates(Settings):
         check_range(self, ends, 0, open_ends=True, group="rates")
         names = "quats scales opacities sh0 shN background exposures"
         check_range(self, names, 0, group="rates")
-        check_range(self, "albedo roughness metallic environment", 0, group="rates")
+        check_range(self, "albedo roughness metallic sheen environment", 0, group="rates")
 
     def of_means(self, progress: float, extent: float) -> float:
         """Step size of the centres in scene units.
@@ -166,3 +171,15 @@ def keep_flat(model: GaussianModel, thickness: float) -> None:
         thickness: Third standard deviation, scene units.
     """
     model.params["scales"][:, 2] = math.log(thickness)
+
+
+@torch.no_grad()
+def keep_plain(model: GaussianModel) -> None:
+    """Leave what is no cloth without sheen, wherever the optimiser moved it.
+
+    Args:
+        model: Changed in place.
+    """
+    if SHEEN in model.params:
+        raw = model.params[SHEEN]
+        raw[raw < _HAS_SHEEN] = NO_SHEEN

@@ -12,7 +12,7 @@ from splatir.maths.spherical_harmonics import (
     spread_directions,
 )
 from splatir.render.deferred import Lighting
-from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.gaussians import SHEEN, GaussianModel
 from splatir.scene.normals import normal_axes
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.transport.lighting import GaussianLighting
@@ -50,7 +50,7 @@ def bake_radiance(model: GaussianModel, lighting: Lighting, degree: int = 3) -> 
     Raises:
         ValueError: The model has no materials, or the degree is not supported.
     """
-    materials = {key: model.material(key) for key in MATERIAL_KEYS}
+    materials = model.materials
     # The first half of the lattice is the hemisphere of +z.
     views = spread_directions(2 * _NUM_VIEWS)[:_NUM_VIEWS].to(model.means)
     fit = _fit_matrix(views, degree)
@@ -67,7 +67,7 @@ def bake_radiance(model: GaussianModel, lighting: Lighting, degree: int = 3) -> 
         # Radiance along d in the world is that along R^T d in the Gaussian's frame.
         along_spread = evaluate_basis(spread @ R_world_local, degree) @ local
         coefficients[chunk] = to_world @ along_spread
-    params = {k: v.detach() for k, v in model.params.items() if k not in MATERIAL_KEYS}
+    params = {k: v.detach() for k, v in model.params.items() if k not in model.material_keys}
     params["sh0"], params["shN"] = coefficients[:, :1], coefficients[:, 1:]
     return GaussianModel(params, model.primitive)
 
@@ -101,6 +101,7 @@ def _points(
         repeated(materials["albedo"]),
         repeated(materials["roughness"][:, None]),
         repeated(materials["metallic"][:, None]),
+        repeated(materials[SHEEN][:, None]) if SHEEN in materials else None,
     )
 
 

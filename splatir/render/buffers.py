@@ -31,6 +31,7 @@ class ViewBuffers:
         albedo: Linear; None for a model without materials.
         roughness: Perceptual; likewise.
         metallic: Likewise.
+        sheen: Likewise; None also for a model without cloth.
     """
 
     rgb: Float[Tensor, "height width 3"]
@@ -40,6 +41,7 @@ class ViewBuffers:
     albedo: Float[Tensor, "height width 3"] | None = None
     roughness: Float[Tensor, "height width 1"] | None = None
     metallic: Float[Tensor, "height width 1"] | None = None
+    sheen: Float[Tensor, "height width 1"] | None = None
 
     def in_frame(self, S_new_world: Float[Tensor, "4 4"]) -> "ViewBuffers":
         """The same buffers with depth and normals of another frame.
@@ -64,13 +66,13 @@ class ViewBuffers:
         def filtered(buffer: Tensor) -> Tensor:
             return _straight(_block_means(buffer * self.alpha, factor), alpha)
 
-        albedo, roughness, metallic = (
+        materials = (
             None if buffer is None else filtered(buffer)
-            for buffer in (self.albedo, self.roughness, self.metallic)
+            for buffer in (self.albedo, self.roughness, self.metallic, self.sheen)
         )
         normals = safe_normalise(filtered(self.normals))
         rgb, depth = filtered(self.rgb), filtered(self.depth)
-        return ViewBuffers(rgb, alpha, depth, normals, albedo, roughness, metallic)
+        return ViewBuffers(rgb, alpha, depth, normals, *materials)
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def _with_materials(rgb: Float[Tensor, "height width 3"], gbuffer: GBuffer) -> V
         gbuffer.albedo,
         gbuffer.roughness,
         gbuffer.metallic,
+        gbuffer.sheen,
     )
 
 

@@ -32,6 +32,7 @@ class GBuffer:
         depth: Camera z, scene units: mean over the splats' centres, by their share of the pixel.
         camera: The view.
         channels: Further features of the Gaussians, or None.
+        sheen: Of the diffuse lobe, 0 to 1; None for 0.
     """
 
     alpha: Float[Tensor, "height width 1"]
@@ -42,6 +43,7 @@ class GBuffer:
     depth: Float[Tensor, "height width 1"]
     camera: Camera
     channels: Float[Tensor, "height width c"] | None = None
+    sheen: Float[Tensor, "height width 1"] | None = None
 
     @property
     def covered(self) -> Bool[Tensor, "height width"]:
@@ -75,6 +77,7 @@ class GBuffer:
             covered(self.albedo),
             covered(self.roughness),
             covered(self.metallic),
+            None if self.sheen is None else covered(self.sheen),
         )
 
 
@@ -109,6 +112,7 @@ def render_gbuffer(
     T = camera.T_camera_world.to(gaussians.means)
     position = camera.position_world.to(gaussians.means)
     centre_depths = gaussians.means @ T[2, :3] + T[2, 3]
+    sheen = model.sheen
     features = torch.cat(
         [
             # Opacities learned to mix paint as display values: mixed as linear ones, dark patches
@@ -118,6 +122,7 @@ def render_gbuffer(
             model.material("metallic")[:, None],
             facing_normals(model.gaussians, position, PAST_HORIZON),
             centre_depths[:, None],
+            *([] if sheen is None else [sheen[:, None]]),
             *([] if channels is None else [channels]),
         ],
         dim=-1,
@@ -126,8 +131,10 @@ def render_gbuffer(
     alpha = raster.alpha if moves_splats else raster.alpha.detach()
     per_coverage = (alpha > MIN_COVERAGE) / alpha.clamp_min(MIN_COVERAGE)
     straight = raster.features * per_coverage
-    albedo_srgb, roughness, metallic, normals, depth, further = straight.split(
-        [3, 1, 1, 3, 1, straight.shape[-1] - 9], dim=-1
+    num_sheen = 0 if sheen is None else 1
+    num_channels = 0 if channels is None else channels.shape[-1]
+    albedo_srgb, roughness, metallic, normals, depth, sheens, further = straight.split(
+        [3, 1, 1, 3, 1, num_sheen, num_channels], dim=-1
     )
     return GBuffer(
         alpha,
@@ -138,4 +145,5 @@ def render_gbuffer(
         depth,
         camera,
         None if channels is None else further,
+        None if sheen is None else sheens,
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.scene.camera import Camera
-from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.gaussians import GaussianModel
 from splatir.scene.joining import joined_models
 from splatir.scene.radiance import radiance_colours
 
@@ -40,7 +40,7 @@ def radiance_alone(model: GaussianModel) -> GaussianModel:
     Args:
         model: With or without them.
     """
-    kept = {k: value.detach() for k, value in model.params.items() if k not in MATERIAL_KEYS}
+    kept = {k: value.detach() for k, value in model.params.items() if k not in model.material_keys}
     return GaussianModel(kept, model.primitive)
 
 

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.maths.frames import invert_similarity, transform_points
-from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES, GaussianModel
+from splatir.scene.gaussians import PARAMETER_SPACES, SHEEN, GaussianModel, with_sheen
 
-_COMPONENTS = {"albedo": 3, "roughness": 1, "metallic": 1}
+_COMPONENTS = {"albedo": 3, "roughness": 1, "metallic": 1, SHEEN: 1}
 # Materials are logits: 0 and 1 themselves would be infinite.
 _MARGIN = 1e-6
 
@@ -22,7 +22,8 @@ class MaterialEdit:
     """A change of the materials of all Gaussians or of those in a box.
 
     Attributes:
-        values: New materials by key: albedo (linear, three values), roughness, metallic, in [0, 1].
+        values: New materials by key: albedo (linear, three values), roughness, metallic, sheen, in
+            [0, 1].
         tint: Multiplies albedo (linear, at least 0; results are clipped at 1), after `values`.
         box: Only Gaussians with centres in this box change: xmin, ymin, zmin, xmax, ymax, zmax in
             the input frame. None for all.
@@ -99,7 +100,8 @@ def edited_model(
     Raises:
         ValueError: The model has no materials, or no Gaussian is in the box.
     """
-    activated = {key: model.material(key).detach() for key in MATERIAL_KEYS}
+    model = with_sheen(model) if any(key == SHEEN for key, _ in edit.values) else model
+    activated = {key: value.detach() for key, value in model.materials.items()}
     is_chosen = _chosen(model, edit, S_world_input)
     if not bool(is_chosen.any()):
         raise ValueError(
@@ -113,7 +115,7 @@ def edited_model(
         changed[key] = new.expand_as(activated[key])
     if edit.tint is not None:
         changed["albedo"] = changed["albedo"] * changed["albedo"].new_tensor(edit.tint)
-    for key in MATERIAL_KEYS:
+    for key in activated:
         if changed[key] is not activated[key]:
             raw = PARAMETER_SPACES[key].invert(changed[key].clamp(_MARGIN, 1.0 - _MARGIN))
             params[key][is_chosen] = raw[is_chosen].to(params[key])

@@ -48,10 +48,14 @@ PARAMETER_SPACES: dict[str, ParameterSpace] = {
     "albedo": ParameterSpace("logit of linear base colour", torch.sigmoid, torch.logit),
     "roughness": ParameterSpace("logit of perceptual roughness", torch.sigmoid, torch.logit),
     "metallic": ParameterSpace("logit", torch.sigmoid, torch.logit),
+    "sheen": ParameterSpace("logit", torch.sigmoid, torch.logit),
 }
 GEOMETRY_KEYS = ("means", "quats", "scales", "opacities")
 RADIANCE_KEYS = ("sh0", "shN")
 MATERIAL_KEYS = ("albedo", "roughness", "metallic")
+# Of cloth; models without cloth may lack it. The logit of what has none is far below all others.
+SHEEN = "sheen"
+NO_SHEEN = -20.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class GaussianModel(nn.Module):
         Args:
             params: means [N,3], quats [N,4], scales [N,3], opacities [N], sh0 [N,1,3],
                 shN [N,K-1,3] with K = (degree + 1)^2; a model with materials also has albedo
-                [N,3], roughness [N] and metallic [N].
+                [N,3], roughness [N] and metallic [N]; and may have sheen [N].
             primitive: "ellipsoid" or "surfel".
 
         Raises:
@@ -142,6 +146,18 @@ class GaussianModel(nn.Module):
         """Whether the Gaussians have albedo, roughness and metallic."""
         return "albedo" in self.params
 
+    @property
+    def material_keys(self) -> tuple[str, ...]:
+        """Those of `MATERIAL_KEYS` and "sheen" that it has."""
+        return tuple(key for key in (*MATERIAL_KEYS, SHEEN) if key in self.params)
+
+    @property
+    def sheen(self) -> Float[Tensor, " n"] | None:
+        """How the diffuse lobe falls towards the normal, 0 to 1; None for 0 everywhere."""
+        return (
+            PARAMETER_SPACES[SHEEN].activate(self.params[SHEEN]) if SHEEN in self.params else None
+        )
+
     def material(self, key: str) -> Tensor:
         """Activated albedo [N,3] (linear), roughness [N] (perceptual) or metallic [N], in (0, 1).
 
@@ -154,6 +170,16 @@ class GaussianModel(nn.Module):
         if not self.has_materials:
             raise ValueError(f"these Gaussians have no {key}: train the stage 'materials' first.")
         return PARAMETER_SPACES[key].activate(self.params[key])
+
+    @property
+    def materials(self) -> dict[str, Tensor]:
+        """All activated materials by key, sheen only where the model has it.
+
+        Raises:
+            ValueError: The model has no materials.
+        """
+        materials = {key: self.material(key) for key in MATERIAL_KEYS}
+        return materials if self.sheen is None else {**materials, SHEEN: self.sheen}
 
     @property
     def sh(self) -> Float[Tensor, "n k 3"]:
@@ -172,10 +198,24 @@ class GaussianModel(nn.Module):
         )
 
 
+def with_sheen(model: GaussianModel) -> GaussianModel:
+    """The model itself if it has a sheen, else a copy with one that is 0 everywhere.
+
+    Raises:
+        ValueError: The model has no materials.
+    """
+    if SHEEN in model.params:
+        return model
+    none = torch.full_like(model.material("roughness"), NO_SHEEN)
+    return GaussianModel({**model.params, SHEEN: none}, model.primitive)
+
+
 def _check_shapes(params: Mapping[str, Tensor]) -> None:
     needed = [*GEOMETRY_KEYS, *RADIANCE_KEYS]
     if any(key in params for key in MATERIAL_KEYS):
         needed += MATERIAL_KEYS
+    if SHEEN in params:
+        needed += [*MATERIAL_KEYS, SHEEN]
     missing = [key for key in needed if key not in params]
     if missing:
         raise ValueError(f"Gaussian parameters lack {missing}; got {sorted(params)}.")
@@ -197,6 +237,7 @@ def _check_shapes(params: Mapping[str, Tensor]) -> None:
         "albedo": (n, 3),
         "roughness": (n,),
         "metallic": (n,),
+        SHEEN: (n,),
     }
     for key in needed:
         shape = expected[key]

@@ -5,7 +5,13 @@ from torch import Tensor
 
 from splatir.maths.rotations import quat_from_rotation, rotation_from_quat
 from splatir.maths.spherical_harmonics import num_coefficients
-from splatir.scene.gaussians import SURFEL_LOG_THICKNESS, GaussianModel, Primitive
+from splatir.scene.gaussians import (
+    SHEEN,
+    SURFEL_LOG_THICKNESS,
+    GaussianModel,
+    Primitive,
+    with_sheen,
+)
 from splatir.scene.normals import normal_axes
 
 
@@ -24,6 +30,8 @@ def joined_models(first: GaussianModel, second: GaussianModel) -> GaussianModel:
     """
     if first.has_materials != second.has_materials:
         raise ValueError("only one of the two models has materials; both must, or none.")
+    if SHEEN in first.params or SHEEN in second.params:
+        first, second = with_sheen(first), with_sheen(second)
     degree = max(first.sh_degree, second.sh_degree)
     a = _with_degree(first, degree)
     b = _with_degree(_reshaped(second, first.primitive), degree)

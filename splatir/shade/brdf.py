@@ -16,6 +16,7 @@ from torch import Tensor
 from splatir.maths.safe import safe_normalise
 from splatir.maths.sampling import cosine_pdf, local_frame, sample_cosine, sample_vndf
 from splatir.settings import Settings
+from splatir.shade.cloth import sheen_factor
 from splatir.shade.surface import SurfacePoints
 
 # Smallest GGX width whose peak float32 resolves; perceptual roughness 0.045.
@@ -199,6 +200,8 @@ def evaluate(
         factor = disney_factor(n_dot_l, n_dot_v, v_dot_h, points.roughness)
     else:
         factor = lambert_factor(n_dot_l)
+    if points.sheen is not None:
+        factor = factor * sheen_factor(n_dot_l, n_dot_v, points.sheen)
     diffuse = (1.0 - points.metallic) * points.albedo * (factor * n_dot_l)
     alpha = alpha_from_roughness(points.roughness)
     smith = _SMITH[settings.masking](n_dot_l, n_dot_v, alpha)

@@ -182,4 +182,5 @@ def _slice(points: SurfacePoints, start: int, end: int) -> SurfacePoints:
         points.albedo[start:end],
         points.roughness[start:end],
         points.metallic[start:end],
+        None if points.sheen is None else points.sheen[start:end],
     )

@@ -3,8 +3,8 @@
 Split-sum approximation, Karis 2013: specular = (F0 A + B) PF(R', roughness), where PF is the light
 convolved with a GGX lobe around R' and A, B integrate the BRDF under white light. R' leans from the
 mirror direction to the normal as rough lobes do (Lagarde and de Rousiers 2014, 4.9.3). The Lambert
-part is exact: albedo (1 - metallic) E(n) / pi. The Disney lobe is that times what it reflects of
-white light, exact under a uniform light alone.
+part is exact: albedo (1 - metallic) E(n) / pi. The Disney lobe and that of cloth are that times
+what they reflect of white light, exact under a uniform light alone.
 """
 
 import math
@@ -23,6 +23,7 @@ from splatir.scene.lights import (
     flatten_light,
 )
 from splatir.shade.brdf import Masking, ShadingSettings, f0
+from splatir.shade.cloth import sheen_albedo
 from splatir.shade.lobe_energy import disney_albedo, split_sum_terms
 from splatir.shade.native_split_sum import can_shade_natively, shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
@@ -91,10 +92,12 @@ class SplitSum:
             shading = shade_natively(points, light, masking=masking)
         else:
             shading = shade_torch(points, light, masking)
-        if self._settings.diffuse == "lambert":
-            return shading
-        factor = disney_albedo(_cosine_of_view(points), points.roughness)
-        return Shading(shading.diffuse * factor, shading.specular)
+        diffuse = shading.diffuse
+        if self._settings.diffuse == "disney":
+            diffuse = diffuse * disney_albedo(_cosine_of_view(points), points.roughness)
+        if points.sheen is not None:
+            diffuse = diffuse * sheen_albedo(_cosine_of_view(points), points.sheen)
+        return Shading(diffuse, shading.specular)
 
 
 def shade_torch(

@@ -18,6 +18,7 @@ class SurfacePoints:
         albedo: Base colour, linear, 0 to 1.
         roughness: Perceptual, alpha = roughness^2.
         metallic: 0 to 1.
+        sheen: Of the diffuse lobe, 0 to 1, see `shade.cloth`; None for 0.
     """
 
     positions: Float[Tensor, "p 3"]
@@ -26,6 +27,7 @@ class SurfacePoints:
     albedo: Float[Tensor, "p 3"]
     roughness: Float[Tensor, "p 1"]
     metallic: Float[Tensor, "p 1"]
+    sheen: Float[Tensor, "p 1"] | None = None
 
 
 @dataclass(frozen=True)

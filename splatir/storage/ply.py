@@ -192,7 +192,7 @@ def read_ply(path: Path) -> GaussianModel:
     try:
         layout = find_layout(names, is_splatir="splatir_format" in said)
         if layout is not None:
-            params |= read_materials(layout, lambda name: block(name)[:, 0])
+            params |= read_materials(layout, names, lambda name: block(name)[:, 0])
     except PlyError:
         raise
     except ValueError as error:

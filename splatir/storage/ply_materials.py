@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.scene.gaussians import MATERIAL_KEYS, PARAMETER_SPACES
+from splatir.scene.gaussians import MATERIAL_KEYS, NO_SHEEN, PARAMETER_SPACES, SHEEN
 
 # Written in the header of a file with splatir's materials, as a key and its value.
 MATERIAL_COMMENT = ("splatir_materials", "base_color linear_rec709 roughness perceptual")
@@ -70,7 +70,10 @@ def material_columns(
     albedo, roughness, metallic = (
         PARAMETER_SPACES[key].activate(params[key].double()) for key in MATERIAL_KEYS
     )
-    return dict(zip(SPLATIR.names, [*albedo.unbind(-1), roughness, metallic], strict=True))
+    columns = dict(zip(SPLATIR.names, [*albedo.unbind(-1), roughness, metallic], strict=True))
+    if SHEEN in params:
+        columns[SHEEN] = PARAMETER_SPACES[SHEEN].activate(params[SHEEN].double())
+    return columns
 
 
 def find_layout(names: set[str], is_splatir: bool) -> MaterialLayout | None:
@@ -108,12 +111,13 @@ def find_layout(names: set[str], is_splatir: bool) -> MaterialLayout | None:
 
 
 def read_materials(
-    layout: MaterialLayout, column: Callable[[str], Float[Tensor, " n"]]
+    layout: MaterialLayout, names: set[str], column: Callable[[str], Float[Tensor, " n"]]
 ) -> dict[str, Tensor]:
-    """Raw parameters albedo, roughness and metallic; all finite.
+    """Raw parameters albedo, roughness, metallic and, in splatir's files with cloth, sheen; finite.
 
     Args:
         layout: Whose values they are.
+        names: All properties of the file.
         column: Values of a property.
 
     Raises:
@@ -124,11 +128,21 @@ def read_materials(
     metallic = torch.zeros_like(roughness)
     if layout.has_metallic and not _is_untrained(layout, column):
         metallic = _activate(layout, ("metallic",), (0.0, 1.0), column)[:, 0]
-    quantities = zip(MATERIAL_KEYS, (albedo, roughness, metallic), strict=True)
-    return {
-        key: PARAMETER_SPACES[key].invert(value.clamp(_MARGIN, 1.0 - _MARGIN)).float()
-        for key, value in quantities
+    quantities: dict[str, Tensor] = {
+        "albedo": albedo,
+        "roughness": roughness,
+        "metallic": metallic,
     }
+    if layout is SPLATIR and SHEEN in names:
+        quantities[SHEEN] = _activate(layout, (SHEEN,), (0.0, 1.0), column)[:, 0]
+    raw = {
+        key: PARAMETER_SPACES[key].invert(value.clamp(_MARGIN, 1.0 - _MARGIN)).float()
+        for key, value in quantities.items()
+    }
+    if SHEEN in raw:
+        # What is no cloth stays so.
+        raw[SHEEN][quantities[SHEEN] < _MARGIN] = NO_SHEEN
+    return raw
 
 
 def _activate(

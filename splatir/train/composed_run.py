@@ -11,7 +11,7 @@ from splatir import __version__
 from splatir.codecs.atomic import write_text
 from splatir.optim.densification import GradientStatistics
 from splatir.optim.parameters import make_optimizer
-from splatir.scene.gaussians import MATERIAL_KEYS, GaussianModel
+from splatir.scene.gaussians import GaussianModel
 from splatir.settings import to_plain
 from splatir.train.finished import FinishedRun
 from splatir.train.run_folder import RunFolder
@@ -50,7 +50,7 @@ def write_composed_run(
         record: What was put together, plain values for JSON.
     """
     assert base.light is not None
-    parameters = {key: model.params[key] for key in MATERIAL_KEYS}
+    parameters = {key: model.params[key] for key in model.material_keys}
     environment = nn.Parameter(base.light.radiance.log(), requires_grad=False)
     background = base.background_srgb
     state = TrainState(

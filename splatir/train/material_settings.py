@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from splatir.settings import Settings, check_range
+from splatir.settings import Settings, SettingsError, check_range
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class MaterialSettings(Settings):
         transport: Shade with shadows and with light from Gaussian to Gaussian.
         directions: In which each Gaussian looks for them, over the whole sphere.
         retrace_every: Steps between looks, as Gaussians move.
-        metal_checks: Steps at which every Gaussian is judged metal or dielectric from the photos.
+        metal_checks: Parts of the stage after which every Gaussian is judged metal, dielectric or
+            cloth from the photos.
+        cloth: Give what these checks find to be cloth a sheen.
         brightest: Convention for the scale between albedo and light, which photos do not show: in
             a tenth of the Gaussians the albedo's largest channel is above this.
         decay_from: From this part of the stage on, learning rates fall.
@@ -43,7 +45,8 @@ class MaterialSettings(Settings):
     transport: bool = True
     directions: int = 256
     retrace_every: int = 200
-    metal_checks: tuple[int, ...] = (150, 300)
+    metal_checks: tuple[float, ...] = (0.25, 0.5)
+    cloth: bool = True
     brightest: float = 0.9
     decay_from: float = 0.6
     decay: float = 0.1
@@ -69,3 +72,8 @@ class MaterialSettings(Settings):
         )
         check_range(self, "decay_from turns_from settles_at", 0, 1, group="materials")
         check_range(self, "geometry", 0, group="materials")
+        if not all(0.0 <= part < 1.0 for part in self.metal_checks):
+            raise SettingsError(
+                "materials.metal_checks must be parts of the stage, at least 0 and below 1, got "
+                f"{list(self.metal_checks)}."
+            )

@@ -16,15 +16,16 @@ from splatir.optim.material_moves import (
     apply_verdict,
     correct_scale,
     exchange_brightness,
+    sheen_after,
 )
-from splatir.optim.metal_evidence import collect_sightings, judge_metal
-from splatir.optim.parameters import LearningRates, group, keep_flat
+from splatir.optim.metal_evidence import MetalEvidence, collect_sightings, judge_metal
+from splatir.optim.parameters import LearningRates, keep_flat, keep_plain
 from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
 from splatir.render.gbuffer import GBuffer
 from splatir.scene.camera import Camera
-from splatir.scene.gaussians import GEOMETRY_KEYS
+from splatir.scene.gaussians import GEOMETRY_KEYS, SHEEN
 from splatir.scene.lights import EnvironmentLight
 from splatir.shade.split_sum import SplitSum
 from splatir.train.grey_card import GreyCard
@@ -122,7 +123,10 @@ def material_step(
     is_hdr = stage.loss.compares_as_hdr(photo.encoding == "linear")
     background = behind_object(photo, _background(state, radiance))
     target = make_target(photo, background, is_hdr)
-    light = None if context.known_light else EnvironmentLight(state.radiance)
+    light = None
+    if context.known_light is None:
+        stays = stage.has_settled(state.step)
+        light = EnvironmentLight(state.radiance.detach() if stays else state.radiance)
     lighting = lighting_of(state, context, light)
     image = render_scene(
         state.model,
@@ -151,6 +155,7 @@ def material_step(
     total = take_step(state, terms)
     if context.thickness is not None:
         keep_flat(state.model, context.thickness)
+    keep_plain(state.model)
     is_last = state.step + 1 == stage.end
     is_due = (state.step - stage.start) % _CORRECT_EVERY == 0
     if is_due or (is_last and isinstance(context.scale, GreyCard)):
@@ -237,7 +242,7 @@ def check_metal(
     cameras: Sequence[Camera],
     photo_of: Callable[[int], Photo],
 ) -> None:
-    """Judge every Gaussian metal or dielectric from the photos, and move it to that side.
+    """Judge every Gaussian metal, dielectric or cloth from the photos, and make it that.
 
     Args:
         state: In the materials stage; changed in place.
@@ -253,6 +258,18 @@ def check_metal(
     visibility = None if context.transport is None else context.transport.visibility
     evidence = judge_metal(state.model, sightings, light, visibility)
     roughness = context.stage.settings.roughness
-    for key in apply_verdict(state.model, evidence, roughness):
-        for parameter in group(state.optimizer, key)["params"]:
-            state.optimizer.state.pop(parameter, None)
+    state.forget_moments(apply_verdict(state.model, evidence, roughness))
+    if context.stage.settings.cloth:
+        _move_sheen(state, context, evidence)
+
+
+def _move_sheen(state: TrainState, context: MaterialContext, evidence: MetalEvidence) -> None:
+    """Give what was judged cloth its sheen, and take it from what is cloth no longer."""
+    sheen = sheen_after(state.model, evidence)
+    if sheen is None:
+        return
+    if state.model.sheen is None:
+        state.add_sheen(sheen, context.rates)
+    else:
+        state.model.params[SHEEN].data.copy_(sheen)
+    state.forget_moments((SHEEN, "albedo"))

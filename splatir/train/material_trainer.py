@@ -138,7 +138,7 @@ class MaterialTrainer:
     ) -> StepReport:
         stage, inputs = context.stage, self._inputs
         context = replace(context, transport=self._transport(state, stage))
-        if state.step - stage.start in stage.settings.metal_checks:
+        if stage.checks_metal(state.step):
             check_metal(
                 state,
                 context,

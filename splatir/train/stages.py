@@ -109,7 +109,7 @@ class MaterialStage(Stage):
     def loss_at(self, step: int) -> MaterialLossWeights:
         """Weights of the terms of the shaded picture at a step."""
         faded = _faded(self.loss, _LEFT, self.progress(step))
-        return faded if self._has_settled(step) else replace(faded, squared=0.0)
+        return faded if self.has_settled(step) else replace(faded, squared=0.0)
 
     def radiance_at(self, step: int) -> LossWeights:
         """Weights of the terms of the radiance at a step."""
@@ -133,11 +133,16 @@ class MaterialStage(Stage):
             factor *= self.settings.geometry
         if key == "quats":
             factor *= progress >= self.settings.turns_from
-        if key == "environment" and self._has_settled(step):
+        if key == "environment" and self.has_settled(step):
             factor = 0.0
         return factor * rates.initial(key, extent)
 
-    def _has_settled(self, step: int) -> bool:
+    def checks_metal(self, step: int) -> bool:
+        """Whether Gaussians are judged metal, dielectric or cloth before a step."""
+        parts = self.settings.metal_checks
+        return step - self.start in {int(part * self.steps) for part in parts}
+
+    def has_settled(self, step: int) -> bool:
         """Whether the light is found and what is left is to bring the picture near the photos."""
         return self.progress(step) >= self.settings.settles_at
 

@@ -3,6 +3,7 @@
 Randomness is drawn from generators seeded by (seed, step, purpose), so there is no random state.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -12,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from splatir.optim.densification import GradientStatistics
-from splatir.optim.parameters import LearningRates, make_optimizer
+from splatir.optim.parameters import LearningRates, group, make_optimizer
 from splatir.scene.corrections import NUM_CORRECTIONS
 from splatir.scene.gaussians import (
     GEOMETRY_KEYS,
     MATERIAL_KEYS,
     PARAMETER_SPACES,
+    SHEEN,
     GaussianModel,
     Gaussians,
     Primitive,
@@ -190,6 +192,27 @@ class TrainState:
         state.step, state.seconds = self.step, self.seconds
         return state
 
+    def add_sheen(self, sheen: Float[Tensor, " n"], rates: LearningRates) -> None:
+        """Give the model a sheen, which is optimised from there on.
+
+        Args:
+            sheen: Its logits.
+            rates: Learning rates.
+        """
+        parameter = nn.Parameter(sheen)
+        self.model.params[SHEEN] = parameter
+        self.optimizer.add_param_group({"params": [parameter], "name": SHEEN, "lr": rates.sheen})
+
+    def forget_moments(self, keys: Iterable[str]) -> None:
+        """Drop what the optimiser knows of parameters whose values have jumped.
+
+        Args:
+            keys: Of the parameters.
+        """
+        for key in keys:
+            for parameter in group(self.optimizer, key)["params"]:
+                self.optimizer.state.pop(parameter, None)
+
     def to_plain(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""
         return {
@@ -262,9 +285,12 @@ def _trained_parameters(model: GaussianModel, beside: _Beside) -> dict[str, nn.P
             "cameras": beside.corrections,
         }
         return {**parameters, **{key: p for key, p in others.items() if p is not None}}
-    parameters = dict(model.params.items())
+    parameters = {key: value for key, value in model.params.items() if key != SHEEN}
     if beside.environment is not None and beside.environment.requires_grad:
         parameters["environment"] = beside.environment
+    # Cloth is found on the way, after all others have their group.
+    if SHEEN in model.params:
+        parameters[SHEEN] = model.params[SHEEN]
     return parameters
 
 

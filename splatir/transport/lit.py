@@ -25,6 +25,7 @@ from splatir.scene.lights import (
 )
 from splatir.scene.normals import PAST_HORIZON
 from splatir.shade.brdf import alpha_from_roughness
+from splatir.shade.cloth import diffuse_albedo
 from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.punctual import punctual_irradiance, shade_punctual
 from splatir.shade.split_sum import SplitSum
@@ -187,7 +188,7 @@ class LitGaussians:
         diffuse_ratio, irradiance, specular_ratio, reflected = channels[:, :_NUM_CHANNELS].split(
             3, dim=-1
         )
-        matt = points.albedo * (1.0 - points.metallic) / math.pi
+        matt = diffuse_albedo(points) / math.pi
         diffuse = shading.diffuse * diffuse_ratio + matt * irradiance
         specular = shading.specular * specular_ratio + reflected
         for i, shadowed in enumerate(self.punctual):

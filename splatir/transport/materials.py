@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splatir.scene.gaussians import GaussianModel
 from splatir.shade.brdf import f0
+from splatir.shade.cloth import mean_sheen_albedo
 from splatir.shade.lobe_energy import split_sum_terms
 
 # Midpoints of the mean over view angles, and roughnesses between which it is interpolated: within
@@ -24,11 +25,13 @@ class SurfaceMaterials:
         albedo: Linear, 0 to 1.
         roughness: Perceptual, 0 to 1.
         metallic: 0 to 1.
+        sheen: Of the diffuse lobe, 0 to 1; None for 0.
     """
 
     albedo: Float[Tensor, "n 3"]
     roughness: Float[Tensor, "n 1"]
     metallic: Float[Tensor, "n 1"]
+    sheen: Float[Tensor, "n 1"] | None = None
 
     @classmethod
     def of(cls, model: GaussianModel) -> "SurfaceMaterials":
@@ -37,16 +40,19 @@ class SurfaceMaterials:
         Raises:
             ValueError: The model has no materials.
         """
+        sheen = model.sheen
         return cls(
             model.material("albedo"),
             model.material("roughness")[:, None],
             model.material("metallic")[:, None],
+            None if sheen is None else sheen[:, None],
         )
 
     def detach(self) -> "SurfaceMaterials":
         """The same as constants."""
+        sheen = None if self.sheen is None else self.sheen.detach()
         return SurfaceMaterials(
-            self.albedo.detach(), self.roughness.detach(), self.metallic.detach()
+            self.albedo.detach(), self.roughness.detach(), self.metallic.detach(), sheen
         )
 
     @property
@@ -61,7 +67,10 @@ class SurfaceMaterials:
         reflects by its diffuse lobe alone is black on metal.
         """
         a, b = _mean_split_sum(self.roughness)
-        return (1.0 - self.metallic) * self.albedo + self.reflectance * a + b
+        matt = (1.0 - self.metallic) * self.albedo
+        if self.sheen is not None:
+            matt = matt * mean_sheen_albedo(self.sheen)
+        return matt + self.reflectance * a + b
 
 
 def _mean_split_sum(

@@ -161,6 +161,7 @@ class PathTracing:
             self._materials.albedo[who],
             self._materials.roughness[who],
             self._materials.metallic[who],
+            None if self._materials.sheen is None else self._materials.sheen[who],
         )
         sizes = self._scene.occluder.sizes[who]
         around = _Around(self, points.positions, normals, sizes, bounces - 1)

@@ -169,7 +169,9 @@ def judge_metal(
 
 def _neighbours(means: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "n k"]:
     points = means.cpu().numpy()
-    _, index = KDTree(points).query(points, min(count, len(points)))
+    _, index = KDTree(points).query(
+        points, min(count, len(points)), workers=torch.get_num_threads()
+    )
     return torch.from_numpy(np.asarray(index).reshape(len(points), -1)).to(means.device)
 
 

@@ -1,9 +1,10 @@
-"""Which Gaussians are metal? Explanations of what the photos saw of each, compared.
+"""Which Gaussians are metal, and which cloth? Explanations of what the photos saw, compared.
 
 No single prior serves metals and dielectrics alike, and descent does not cross from one to the
 other. So each is fitted in closed form (`metal_fits`) over a set of roughnesses. Cloth stands
 beside the dielectrics: its sheen changes with the view, as a metal's reflection does, and a metal
-without structure in its light would explain that better than a plain dielectric.
+without structure in its light would explain that better than a plain dielectric. Where the sheen
+that cloth is shaded with explains the photos alone, it is cloth.
 """
 
 from collections.abc import Callable, Sequence

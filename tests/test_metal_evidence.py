@@ -170,6 +170,12 @@ def test_what_is_even_or_brighter_from_above_is_no_cloth(sheen: float) -> None:
     assert not velvet(sheen).sheen[metal | matt].any()
 
 
+def test_less_cloth_than_chance_makes_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bool((velvet(0.5).sheen > 0.0).any())
+    monkeypatch.setattr("splatir.optim.metal_evidence._MIN_CLOTH", 1.0)
+    assert not velvet(0.5).sheen.any()
+
+
 def test_neither_metal_nor_matt_paint_is_cloth() -> None:
     metal, matt = inside()
     assert float((judged(1.0).sheen[metal | matt] > 0.0).double().mean()) < 0.02

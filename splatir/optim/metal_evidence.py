@@ -45,6 +45,8 @@ _MIN_METAL_ALBEDO = 0.4
 # Cloth is what shows its sheen: that leaves less than this of a dielectric's squared error, which
 # must be worth it, and the sheen is not faint. What is cloth starts below this.
 _MAX_LEFT, _MIN_MISFIT, _MIN_SHEEN, _MAX_SHEEN = 0.5, 0.04, 0.2, 0.9
+# Less cloth than this part of what the photos show is chance.
+_MIN_CLOTH = 0.01
 # Neighbours whose errors are averaged, and those that vote: at most a hundredth of all, which lie
 # on one part of the object.
 _NEIGHBOURS, _MAX_VOTERS, _VOTER_SHARE = 24, 200, 0.01
@@ -159,6 +161,7 @@ def judge_metal(
     votes = _averaged(is_metal.to(means)[:, None], fits.total * other, voters)[:, 0]
     ayes = _averaged(is_cloth.to(means)[:, None], fits.total * dielectric, voters)[:, 0]
     is_cloth = (ayes > 0.5) & (votes <= 0.5)
+    is_cloth &= (fits.total * is_cloth).sum() > _MIN_CLOTH * fits.total.sum()
     return MetalEvidence(
         votes > 0.5,
         fits.sightings >= _MIN_SIGHTINGS,

@@ -253,7 +253,7 @@ PLYS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "a material out of range": (
         lambda old: old[:-4] + struct.pack("<f", 7.0),
-        r"property 'metallic' leaves the range 0 to 1 for 1 of",
+        r"property '(metallic|sheen)' leaves the range 0 to 1 for 1 of",
     ),
     "of a newer format": (
         lambda old: splat_header(old, b"splatir_format 1", b"splatir_format 9"),

@@ -5,7 +5,7 @@ and their optimiser state change length together.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +124,18 @@ def make_optimizer(
 def group(optimizer: torch.optim.Optimizer, name: str) -> dict:
     """The parameter group of that name."""
     return next(g for g in optimizer.param_groups if g["name"] == name)
+
+
+def forget_moments(optimizer: torch.optim.Optimizer, keys: Iterable[str]) -> None:
+    """Drop what the optimiser knows of parameters whose values have jumped.
+
+    Args:
+        optimizer: Its groups named like the parameters.
+        keys: Of the parameters.
+    """
+    for key in keys:
+        for parameter in group(optimizer, key)["params"]:
+            optimizer.state.pop(parameter, None)
 
 
 @torch.no_grad()

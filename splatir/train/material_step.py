@@ -19,7 +19,7 @@ from splatir.optim.material_moves import (
     sheen_after,
 )
 from splatir.optim.metal_evidence import MetalEvidence, collect_sightings, judge_metal
-from splatir.optim.parameters import LearningRates, keep_flat, keep_plain
+from splatir.optim.parameters import LearningRates, forget_moments, keep_flat, keep_plain
 from splatir.optim.seen_light import SeenLight
 from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.render.deferred import Lighting, render_scene
@@ -258,7 +258,7 @@ def check_metal(
     visibility = None if context.transport is None else context.transport.visibility
     evidence = judge_metal(state.model, sightings, light, visibility)
     roughness = context.stage.settings.roughness
-    state.forget_moments(apply_verdict(state.model, evidence, roughness))
+    forget_moments(state.optimizer, apply_verdict(state.model, evidence, roughness))
     if context.stage.settings.cloth:
         _move_sheen(state, context, evidence)
 
@@ -272,4 +272,4 @@ def _move_sheen(state: TrainState, context: MaterialContext, evidence: MetalEvid
         state.add_sheen(sheen, context.rates)
     else:
         state.model.params[SHEEN].data.copy_(sheen)
-    state.forget_moments((SHEEN, "albedo"))
+    forget_moments(state.optimizer, (SHEEN, "albedo"))

@@ -3,7 +3,6 @@
 Randomness is drawn from generators seeded by (seed, step, purpose), so there is no random state.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from splatir.optim.densification import GradientStatistics
-from splatir.optim.parameters import LearningRates, group, make_optimizer
+from splatir.optim.parameters import LearningRates, make_optimizer
 from splatir.scene.corrections import NUM_CORRECTIONS
 from splatir.scene.gaussians import (
     GEOMETRY_KEYS,
@@ -202,16 +201,6 @@ class TrainState:
         parameter = nn.Parameter(sheen)
         self.model.params[SHEEN] = parameter
         self.optimizer.add_param_group({"params": [parameter], "name": SHEEN, "lr": rates.sheen})
-
-    def forget_moments(self, keys: Iterable[str]) -> None:
-        """Drop what the optimiser knows of parameters whose values have jumped.
-
-        Args:
-            keys: Of the parameters.
-        """
-        for key in keys:
-            for parameter in group(self.optimizer, key)["params"]:
-                self.optimizer.state.pop(parameter, None)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain tensors and numbers, for a checkpoint."""

@@ -229,7 +229,7 @@ def test_stages_in_an_impossible_order_are_refused(stages: tuple) -> None:
         {"roughness": 0.0},
         {"brightest": 1.0},
         {"environment_height": 2},
-        {"metal_checks": (0.25, 150)},
+        {"metal_checks": (0.25, 150.0)},
     ],
 )
 def test_material_settings_out_of_range_are_refused_by_name(values: dict) -> None:

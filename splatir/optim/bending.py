@@ -4,6 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.known_gradient import with_gradient
+from splatir.native.library import NativeLibrary, can_run, num_threads
+from splatir.native.library import library as default_library
+
 # Below this length a second difference counts by its square: noise of that size is none.
 _SOFT = 1e-3
 # Jump of depth, in widths of a pixel there, that lets normals jump too.
@@ -23,13 +27,30 @@ def bending(
     and ridges do. (First differences, the total variation, would rather have steps than slopes.)
     Where one surface hides another, and less so at a crease, normals may jump: there inverse depth,
     which is linear on a plane, does not go on as it came. Differentiable in the normals only.
+    Native, and differentiable once, for float32 on the CPU where the library is built, else torch.
 
     Args:
         normals: Buffer.
         alpha: Three neighbours count by the smallest coverage among them.
         depth: Camera z, scene units; 0 where nothing is covered.
         focal: Focal length, pixels.
+
+    Raises:
+        ValueError: The buffers differ in size or are empty.
     """
+    if can_run(normals, alpha, depth):
+        return bending_native(normals, alpha, depth, focal)
+    return bending_torch(normals, alpha, depth, focal)
+
+
+def bending_torch(
+    normals: Float[Tensor, "height width 3"],
+    alpha: Float[Tensor, "height width 1"],
+    depth: Float[Tensor, "height width 1"],
+    focal: float,
+) -> Float[Tensor, ""]:
+    """`bending` in plain torch: any device and floating dtype, the reference."""
+    _check_sizes(normals, alpha, depth)
     total = normals.new_zeros(())
     depth = depth.detach()[..., 0].clamp_min(_MIN_DEPTH)
     nearness, cover = depth.reciprocal(), alpha.detach()[..., 0]
@@ -41,6 +62,52 @@ def bending(
         squared = _second_difference(normals, axis).square().sum(-1)
         total = total + (weight * ((squared + _SOFT**2).sqrt() - _SOFT)).sum()
     return total / alpha.numel()
+
+
+@torch.no_grad()
+def bending_native(
+    normals: Float[Tensor, "height width 3"],
+    alpha: Float[Tensor, "height width 1"],
+    depth: Float[Tensor, "height width 1"],
+    focal: float,
+    library: NativeLibrary | None = None,
+) -> Float[Tensor, ""]:
+    """`bending` in the native library, value and gradient in one pass.
+
+    Args:
+        normals: float32 on the CPU, like the other buffers.
+        alpha: As there.
+        depth: As there.
+        focal: As there.
+        library: Build of the kernels; the best one by default.
+
+    Raises:
+        ValueError: As there.
+        MemoryError: Scratch memory (some rows per thread) does not suffice.
+    """
+    _check_sizes(normals, alpha, depth)
+    buffers = [buffer.contiguous() for buffer in (normals, alpha, depth)]
+    value, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(buffers[0])
+    height, width, _ = normals.shape
+    done = (library or default_library()).call(
+        "splatir_bending",
+        *(num_threads(), height, width, *buffers),
+        *(float(focal), _JUMP, _SOFT, _MIN_DEPTH, value, gradient),
+    )
+    if not done:
+        raise MemoryError(f"not enough memory for the bending of {width} x {height} normals.")
+    with torch.enable_grad():
+        return with_gradient(normals, value[0].float(), gradient)
+
+
+def _check_sizes(normals: Tensor, alpha: Tensor, depth: Tensor) -> None:
+    size = tuple(normals.shape[:2])
+    shapes = [tuple(buffer.shape) for buffer in (normals, alpha, depth)]
+    if shapes != [(*size, 3), (*size, 1), (*size, 1)] or normals.numel() == 0:
+        raise ValueError(
+            "normals, alpha and depth must have one size, with 3, 1 and 1 channels, and not be "
+            f"empty, got {shapes}."
+        )
 
 
 def _triples(image: Tensor, axis: int) -> list[Tensor]:

@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.known_gradient import with_gradient
+from splatir.native.library import NativeLibrary, can_run, num_threads
+from splatir.native.library import library as default_library
 from splatir.render.gbuffer import GBuffer
 from splatir.scene.gaussians import GaussianModel
 
@@ -29,19 +32,56 @@ _FARTHEST = 30.0
 def paint_entropy(albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]) -> Float[Tensor, ""]:
     """Mean of -log(share of the paints that look like an albedo), by a Gaussian in log albedo.
 
-    Differentiable in both.
+    Differentiable in the albedo alone. Native, and differentiable once, for float32 on the CPU
+    where the library is built, else torch.
 
     Args:
         albedo: Linear, 0 to 1; at least one.
         paints: Sample of the scene's albedo, likewise.
     """
-    logs, others = (albedo + _DARK).log(), (paints + _DARK).log()
+    if can_run(albedo, paints):
+        return paint_entropy_native(albedo, paints)
+    return paint_entropy_torch(albedo, paints)
+
+
+def paint_entropy_torch(
+    albedo: Float[Tensor, "p 3"], paints: Float[Tensor, "m 3"]
+) -> Float[Tensor, ""]:
+    """`paint_entropy` in plain torch: any device and floating dtype, the reference."""
+    logs, others = (albedo + _DARK).log(), (paints.detach() + _DARK).log()
     # |a|^2 + |b|^2 - 2 ab: a fifteenth of the time of all differences.
     squares = logs.square().sum(-1, keepdim=True) + others.square().sum(-1)
     squared = (squares - 2.0 * logs @ others.mT).clamp_min(0.0)
     # Exponentials that underflow take thirty times as long.
     alike = (-0.5 / _WIDTH**2 * squared).clamp_min(-_FARTHEST).exp().mean(-1)
     return -(alike + _ALONE).log().mean()
+
+
+def paint_entropy_native(
+    albedo: Float[Tensor, "p 3"],
+    paints: Float[Tensor, "m 3"],
+    library: NativeLibrary | None = None,
+) -> Float[Tensor, ""]:
+    """`paint_entropy` in the native library, value and gradient in one pass.
+
+    Args:
+        albedo: float32 on the CPU, like the paints.
+        paints: As there.
+        library: Build of the kernels; the best one by default.
+
+    Raises:
+        MemoryError: Scratch memory for a copy of the paints does not suffice.
+    """
+    logs, others = (albedo + _DARK).log(), (paints.detach() + _DARK).log().contiguous()
+    given, value = logs.detach().contiguous(), torch.empty(1, dtype=torch.float64)
+    gradient = torch.empty_like(given)
+    done = (library or default_library()).call(
+        "splatir_paint_entropy",
+        *(num_threads(), len(given), len(others), given, others, _WIDTH, _ALONE, value, gradient),
+    )
+    if not done:
+        raise MemoryError(f"not enough memory to compare with {len(others)} paints.")
+    return with_gradient(logs, value[0].float(), gradient)
 
 
 def scene_entropy(

@@ -1,6 +1,7 @@
 """What the surface is at every pixel: material, normal and depth buffers of a view."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,7 +51,7 @@ class GBuffer:
         """Pixels that show some surface."""
         return self.alpha[..., 0] > MIN_COVERAGE
 
-    @property
+    @cached_property
     def covered_indices(self) -> Int[Tensor, " p"]:
         """Numbers of these pixels, row by row."""
         return self.covered.flatten().nonzero()[:, 0]

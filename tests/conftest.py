@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import PIL.Image  # noqa: F401 - before any test imports pycolmap, see splatir/__init__.py
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    # At run time only inside of fixtures: shapes are checked in modules that load after this one.
+    from splatir.native.library import NativeLibrary
 
 # Development scenes, outside the project: tests that use them skip where they are absent.
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -26,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared_data() -> Path:
     """Folder of the development scenes; use with `@pytest.mark.shared_data`."""
     return SHARED_DATA
+
+
+@pytest.fixture(params=["avx512", "avx2", "baseline"])
+def build(request: pytest.FixtureRequest) -> "NativeLibrary":
+    """Each build of the native library that this processor runs."""
+    from splatir.native.library import available, library, load
+
+    isa = request.param
+    if not available() or not library().supports_this_processor(isa):
+        pytest.skip(f"no native library that this processor runs for {isa}")
+    return load(isa)
 
 
 @pytest.fixture(scope="session")

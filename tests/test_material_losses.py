@@ -18,6 +18,7 @@ from splatir.optim.material_losses import (
     material_losses,
     material_priors,
     paint_guide,
+    shown_over,
 )
 from splatir.render.deferred import RenderOutput
 from splatir.render.gbuffer import GBuffer
@@ -213,6 +214,17 @@ def test_metal_and_what_is_hardly_covered_keep_the_photo() -> None:
     torch.testing.assert_close(paint_guide(faint, photo), photo)
 
 
+def losses_over(
+    image: RenderOutput,
+    target: Target,
+    background: Tensor,
+    light: EnvironmentLight | None,
+    weights: MaterialLossWeights,
+) -> dict[str, Tensor]:
+    shown = shown_over(image, background, target.is_hdr)
+    return material_losses(image, shown, target, light, weights)
+
+
 def test_bent_normals_cost_where_the_guide_is_flat() -> None:
     gbuffer = uniform_gbuffer()
     bent = gbuffer.normals.clone()
@@ -227,10 +239,10 @@ def test_bent_normals_cost_where_the_guide_is_flat() -> None:
 def test_a_picture_like_its_photo_costs_only_its_priors() -> None:
     image, background = shaded(uniform_gbuffer(), 0.25), torch.ones(3)
     target = Target(srgb_from_linear(image.rgb), torch.ones(HEIGHT, WIDTH, 1))
-    terms = material_losses(image, target, background, None, ALL)
+    terms = losses_over(image, target, background, None, ALL)
     assert float(terms["photometric"]) == pytest.approx(0.0, abs=1e-6)
     assert not any("light" in name for name in terms)
-    known = material_losses(image, target, background, EnvironmentLight(torch.ones(8, 16, 3)), ALL)
+    known = losses_over(image, target, background, EnvironmentLight(torch.ones(8, 16, 3)), ALL)
     assert {"white_light", "light_smooth"} <= known.keys()
 
 
@@ -241,13 +253,13 @@ def test_albedo_maps_are_compared_where_they_say_something() -> None:
     photo = (srgb_from_linear(image.rgb), torch.ones(HEIGHT, WIDTH, 1))
     for is_free, expected in ((False, 0.2), (True, None)):
         maps = SurfaceMaps(albedo=known, albedo_scale_is_free=is_free)
-        terms = material_losses(image, Target(*photo, maps=maps), torch.ones(3), None, ALL)
+        terms = losses_over(image, Target(*photo, maps=maps), torch.ones(3), None, ALL)
         if expected is None:
             assert 0.0 < float(terms["albedo_map"]) < 0.1
         else:
             assert float(terms["albedo_map"]) == pytest.approx(expected)
     off = replace(ALL, albedo_map=0.0)
-    terms = material_losses(image, Target(*photo, maps=maps), torch.ones(3), None, off)
+    terms = losses_over(image, Target(*photo, maps=maps), torch.ones(3), None, off)
     assert "albedo_map" not in terms
 
 
@@ -256,11 +268,11 @@ def test_squared_errors_count_beside_the_photometric_loss() -> None:
     photo = srgb_from_linear(image.rgb) + 0.1
     target = Target(photo.requires_grad_(), torch.ones(HEIGHT, WIDTH, 1))
     weights = replace(ALL, squared=16.0)
-    terms = material_losses(image, target, torch.ones(3), None, weights)
+    terms = losses_over(image, target, torch.ones(3), None, weights)
     assert float(terms["squared"].detach()) == pytest.approx(16.0 * 0.01, rel=1e-5)
     # Photos are no parameters.
     assert not terms["squared"].requires_grad
-    off = material_losses(image, target, torch.ones(3), None, replace(ALL, squared=0.0))
+    off = losses_over(image, target, torch.ones(3), None, replace(ALL, squared=0.0))
     assert "squared" not in off
     assert float(off["photometric"]) == float(terms["photometric"])
 
@@ -269,7 +281,7 @@ def test_what_is_not_covered_shows_the_background() -> None:
     image = shaded(uniform_gbuffer(alpha=0.0), 0.25)
     background = torch.tensor([0.2, 0.5, 0.7])
     target = Target(background.expand(HEIGHT, WIDTH, 3), torch.zeros(HEIGHT, WIDTH, 1))
-    terms = material_losses(image, target, background, None, ALL)
+    terms = losses_over(image, target, background, None, ALL)
     assert float(terms["photometric"]) == pytest.approx(0.0, abs=1e-6)
 
 

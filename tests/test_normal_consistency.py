@@ -1,13 +1,10 @@
 """Normals against normals from depth: native, torch, and what the loss means."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
-from splatir.native.build import instruction_sets
-from splatir.native.library import NativeLibrary, available, library, load
+from splatir.native.library import NativeLibrary
 from splatir.optim.normal_consistency import (
     normal_consistency,
     normal_consistency_native,
@@ -20,14 +17,6 @@ from tests.scenes import random_camera
 from tests.surfaces import plane_depth
 
 Images = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(params=list(instruction_sets()))
-def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
-    isa = request.param
-    if not available() or not library().supports_this_processor(isa):
-        pytest.skip(f"no native library that this processor runs for {isa}")
-    yield load(isa)
 
 
 def make_images(camera: Camera, dtype: torch.dtype = torch.float32) -> Images:

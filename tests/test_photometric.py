@@ -1,7 +1,5 @@
 """L1 + SSIM: the native comparison against torch in float64, and what the loss means."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,17 +7,8 @@ from torch import Tensor
 from splatir.maths.native_comparison import compare_images
 from splatir.maths.photometric import photometric_loss, photometric_loss_torch
 from splatir.maths.ssim import ssim, ssim_torch
-from splatir.native.build import instruction_sets
-from splatir.native.library import NativeLibrary, available, library, load
+from splatir.native.library import NativeLibrary
 from tests.gradients import assert_grads_agree
-
-
-@pytest.fixture(params=list(instruction_sets()))
-def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
-    isa = request.param
-    if not available() or not library().supports_this_processor(isa):
-        pytest.skip(f"no native library that this processor runs for {isa}")
-    yield load(isa)
 
 
 def make_images(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

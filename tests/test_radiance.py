@@ -1,14 +1,11 @@
 """Colours from spherical harmonics: value, gradient and culling, torch and native."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from gsplat.cuda._torch_impl import _spherical_harmonics
 from torch import Tensor
 
-from splatir.native.build import instruction_sets
-from splatir.native.library import NativeLibrary, available, library, load
+from splatir.native.library import NativeLibrary
 from splatir.scene.radiance import (
     radiance_colours,
     radiance_colours_native,
@@ -18,14 +15,6 @@ from tests.gradients import assert_grads_agree
 
 NAMES = ("sh0", "shN", "means")
 CAMERA = torch.tensor([0.3, -2.0, 1.1])
-
-
-@pytest.fixture(params=list(instruction_sets()))
-def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
-    isa = request.param
-    if not available() or not library().supports_this_processor(isa):
-        pytest.skip(f"no native library that this processor runs for {isa}")
-    yield load(isa)
 
 
 def make_inputs(

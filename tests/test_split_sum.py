@@ -1,14 +1,12 @@
 """Split-sum shading: values, gradients, comparison with Monte Carlo, native against torch."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from splatir.native.build import instruction_sets
-from splatir.native.library import NativeLibrary, available, library, load
+from splatir.native.library import NativeLibrary
 from splatir.scene.lights import (
     DirectionalLight,
     EnvironmentLight,
@@ -29,14 +27,6 @@ from tests.gradients import assert_grads_agree
 from tests.spheres import facing_points, sphere_points, unit
 
 DIFFERENTIABLE = ("albedo", "roughness", "metallic", "normals")
-
-
-@pytest.fixture(params=list(instruction_sets()))
-def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
-    isa = request.param
-    if not available() or not library().supports_this_processor(isa):
-        pytest.skip(f"no native library that this processor runs for {isa}")
-    yield load(isa)
 
 
 def sunny_map(height: int = 16, width: int = 32) -> Tensor:

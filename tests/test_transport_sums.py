@@ -1,15 +1,13 @@
 """Transport's sums over directions: torch against plain loops, native against torch."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from splatir.native.build import instruction_sets
-from splatir.native.library import NativeLibrary, available, library, load
+from splatir.native.library import NativeLibrary, available
 from splatir.shade.brdf import evaluate
 from splatir.shade.surface import SurfacePoints
 from splatir.transport import sums
@@ -37,14 +35,6 @@ from tests.spheres import unit
 # Whole vectors of sixteen directions, a part of one, and one more than whole.
 NUM_DIRECTIONS = (48, 7, 33)
 PARTS = ("sky", "unoccluded", "bounced", "white")
-
-
-@pytest.fixture(params=list(instruction_sets()))
-def build(request: pytest.FixtureRequest) -> Iterator[NativeLibrary]:
-    isa = request.param
-    if not available() or not library().supports_this_processor(isa):
-        pytest.skip(f"no native library that this processor runs for {isa}")
-    yield load(isa)
 
 
 def random_visibility(count: int, num_directions: int, seed: int = 0) -> Visibility:

@@ -11,7 +11,7 @@ from splatir.commands.bench_raster import time_rasterizer
 from splatir.commands.bench_scene import BenchScene
 from splatir.commands.bench_timing import cpu_time, frozen_rates, wall_time
 from splatir.data.images import Photo
-from splatir.optim.material_losses import material_losses
+from splatir.optim.material_losses import material_losses, shown_over
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.deferred import render_scene
@@ -127,7 +127,8 @@ def _time_parts(
     compared = compare_radiance(state, radiance, scene.camera, photo)
     clock.append(time.process_time())
     target = make_target(photo, background)
-    terms = material_losses(image, target, background, light, stage.loss_at(state.step))
+    shown = shown_over(image, background)
+    terms = material_losses(image, shown, target, light, stage.loss_at(state.step))
     terms.update(paint_terms(state, context, image.gbuffer))
     loss = torch.stack([*terms.values(), *compared.terms.values()]).sum()
     clock.append(time.process_time())

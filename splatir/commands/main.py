@@ -14,6 +14,7 @@ from typing import Any
 import tyro
 
 from splatir import __version__, presets
+from splatir.commands.memory import keep_freed_memory
 from splatir.messages import error_message, one_line
 from splatir.settings import Settings, SettingsError, load
 
@@ -118,9 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(name: str, words: list[str]) -> int:
     """Run a command; faults that its user can mend end in one line."""
-    # Read by torch when it loads: large tensors on huge pages halve the page faults of a step
-    # (gradients of 200k splats: 35 ms without, 17 ms with).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    keep_freed_memory()
     warnings.showwarning = _print_warning
     try:
         command = COMMANDS[name]

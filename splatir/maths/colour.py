@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from splatir.maths.native_curve import srgb_curve_native
+from splatir.native.library import can_run
+
 # Of Rec. 709 primaries.
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 # Of the power law above the curve's linear toe: 1.055 x^(1/2.4) - 0.055.
@@ -15,15 +18,31 @@ _WHITE_SLOPE = 1.055 / 2.4
 def linear_from_srgb(srgb: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Decode sRGB to linear Rec. 709.
 
+    Native, and differentiable once, for float32 on the CPU where the library is built, else torch.
+
     Args:
         srgb: Encoded values; negative ones follow the linear segment, values above 1 the power law.
     """
-    power = ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
-    return torch.where(srgb <= 0.04045, srgb / 12.92, power)
+    if can_run(srgb):
+        return srgb_curve_native("linear_from_srgb", srgb)
+    return linear_from_srgb_torch(srgb)
 
 
 def srgb_from_linear(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Encode linear Rec. 709 as sRGB; not clipped, so the inverse of `linear_from_srgb`."""
+    if can_run(linear):
+        return srgb_curve_native("srgb_from_linear", linear)
+    return srgb_from_linear_torch(linear)
+
+
+def linear_from_srgb_torch(srgb: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`linear_from_srgb` in plain torch: any device and floating dtype, the reference."""
+    power = ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(srgb <= 0.04045, srgb / 12.92, power)
+
+
+def srgb_from_linear_torch(linear: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`srgb_from_linear` in plain torch: any device and floating dtype, the reference."""
     power = 1.055 * linear.clamp_min(0.0031308) ** (1.0 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, linear * 12.92, power)
 

@@ -103,10 +103,23 @@ def display_colour(
     return srgb_from_linear(linear.clamp(0.0, 1.0)) + _CLIPPED_SLOPE * (linear - 1.0).clamp_min(0.0)
 
 
+def shown_over(
+    image: RenderOutput, background_srgb: Float[Tensor, "*size 3"], is_hdr: bool = False
+) -> Float[Tensor, "height width 3"]:
+    """The shaded picture over a background, as its photo would show it.
+
+    Args:
+        image: Shaded view.
+        background_srgb: Behind the surface, a colour or a picture.
+        is_hdr: As in `display_colour`.
+    """
+    return torch.lerp(background_srgb, display_colour(image.rgb, is_hdr), image.alpha)
+
+
 def material_losses(
     image: RenderOutput,
+    shown: Float[Tensor, "height width 3"],
     target: Target,
-    background_srgb: Float[Tensor, "*size 3"],
     learned_light: EnvironmentLight | None,
     weights: MaterialLossWeights,
     seen: SeenLight | None = None,
@@ -115,13 +128,12 @@ def material_losses(
 
     Args:
         image: Shaded view.
-        target: Photo over the background.
-        background_srgb: Behind the surface, a colour or a picture.
+        shown: `shown_over` the background of the target.
+        target: Photo over that.
         learned_light: Light that the priors are for; None where it is known.
         weights: Weights of the terms.
         seen: What photos show of the learned light.
     """
-    shown = torch.lerp(background_srgb, display_colour(image.rgb, target.is_hdr), image.alpha)
     terms = {"photometric": photometric_loss(shown, target.rgb_srgb, weights.ssim)}
     if weights.squared:
         error = (shown - target.rgb_srgb.detach()).square().mean()

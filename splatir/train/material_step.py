@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splatir.data.images import Photo
 from splatir.optim.few_paints import scene_entropy
-from splatir.optim.material_losses import display_colour, material_losses
+from splatir.optim.material_losses import material_losses, shown_over
 from splatir.optim.material_moves import (
     CORRECTION,
     apply_verdict,
@@ -137,9 +137,9 @@ def material_step(
         moves_splats=radiance is not None,
     )
     loss = stage.loss_at(state.step)
-    terms = material_losses(image, target, background, light, loss, context.seen)
+    shown = shown_over(image, background, is_hdr)
+    terms = material_losses(image, shown, target, light, loss, context.seen)
     terms.update(paint_terms(state, context, image.gbuffer))
-    shown = torch.lerp(background, display_colour(image.rgb, is_hdr), image.alpha)
     if context.distance is not None:
         terms.update(distance_term(context.distance, shown, target.rgb_srgb, loss.lpips))
     if radiance is not None:

@@ -51,7 +51,9 @@ double log_share(const Paints& paints, const float* colour, float width, float a
     alike += likeness;
     for (int c = 0; c < 3; ++c) pull[c] += likeness * away[c];
   }
-  const float share = sum(alike) / static_cast<float>(paints.count) + alone;
+  // What is no number is like nothing, and must not pass for a colour of its own.
+  const float broken = 0.f * (colour[0] + colour[1] + colour[2]);
+  const float share = sum(alike) / static_cast<float>(paints.count) + alone + broken;
   const float factor = 1.f / (share * width * width * static_cast<float>(paints.count));
   for (int c = 0; c < 3; ++c) gradient[c] = factor * sum(pull[c]);
   return std::log(static_cast<double>(share));

@@ -64,7 +64,6 @@ def bending_torch(
     return total / alpha.numel()
 
 
-@torch.no_grad()
 def bending_native(
     normals: Float[Tensor, "height width 3"],
     alpha: Float[Tensor, "height width 1"],
@@ -86,7 +85,7 @@ def bending_native(
         MemoryError: Scratch memory (some rows per thread) does not suffice.
     """
     _check_sizes(normals, alpha, depth)
-    buffers = [buffer.contiguous() for buffer in (normals, alpha, depth)]
+    buffers = [buffer.detach().contiguous() for buffer in (normals, alpha, depth)]
     value, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(buffers[0])
     height, width, _ = normals.shape
     done = (library or default_library()).call(
@@ -96,8 +95,7 @@ def bending_native(
     )
     if not done:
         raise MemoryError(f"not enough memory for the bending of {width} x {height} normals.")
-    with torch.enable_grad():
-        return with_gradient(normals, value[0].float(), gradient)
+    return with_gradient(normals, value[0].float(), gradient)
 
 
 def _check_sizes(normals: Tensor, alpha: Tensor, depth: Tensor) -> None:

@@ -35,7 +35,6 @@ def edge_aware_variation(
     return edge_aware_variation_torch(values, photo, alpha, sharpness)
 
 
-@torch.no_grad()
 def edge_aware_variation_torch(
     values: Float[Tensor, "height width channels"],
     photo: Float[Tensor, "height width 3"],
@@ -44,13 +43,12 @@ def edge_aware_variation_torch(
 ) -> Float[Tensor, ""]:
     """`edge_aware_variation` in plain torch: any device and floating dtype, the reference."""
     _check_sizes(values, photo, alpha, sharpness)
-    total = values.new_zeros(())
-    gradient = torch.zeros_like(values)
+    images = [image.detach() for image in (values, photo, alpha, sharpness)]
+    total, gradient = values.new_zeros(()), torch.zeros_like(images[0])
     for axis in (0, 1):
         size = values.shape[axis]
         ahead, behind = (
-            [x.narrow(axis, start, size - 1) for x in (values, photo, alpha, sharpness)]
-            for start in (1, 0)
+            [image.narrow(axis, start, size - 1) for image in images] for start in (1, 0)
         )
         edge = (ahead[1] - behind[1]).abs().mean(-1, keepdim=True)
         weight = (-edge * torch.minimum(ahead[3], behind[3])).exp()
@@ -60,11 +58,9 @@ def edge_aware_variation_torch(
         gradient.narrow(axis, 1, size - 1).add_(slope)
         gradient.narrow(axis, 0, size - 1).sub_(slope)
         total = total + (difference * slope).sum()
-    with torch.enable_grad():
-        return with_gradient(values, total / values.numel(), gradient / values.numel())
+    return with_gradient(values, total / values.numel(), gradient / values.numel())
 
 
-@torch.no_grad()
 def edge_aware_variation_native(
     values: Float[Tensor, "height width channels"],
     photo: Float[Tensor, "height width 3"],
@@ -86,14 +82,13 @@ def edge_aware_variation_native(
         MemoryError: Scratch memory (some rows per thread) does not suffice.
     """
     _check_sizes(values, photo, alpha, sharpness)
-    images = [image.contiguous() for image in (values, photo, alpha, sharpness)]
+    images = [image.detach().contiguous() for image in (values, photo, alpha, sharpness)]
     value, gradient = torch.empty(1, dtype=torch.float64), torch.empty_like(images[0])
     library = library or default_library()
     sizes = (num_threads(), *values.shape)
     if not library.call("splatir_edge_aware", *sizes, *images, value, gradient):
         raise MemoryError(f"not enough memory for the variation of {tuple(values.shape)} values.")
-    with torch.enable_grad():
-        return with_gradient(values, value[0].float(), gradient)
+    return with_gradient(values, value[0].float(), gradient)
 
 
 def _check_sizes(values: Tensor, photo: Tensor, alpha: Tensor, sharpness: Tensor) -> None:

@@ -64,6 +64,30 @@ def test_exposures_of_photos_are_told_from_their_colours() -> None:
     torch.testing.assert_close(gains.prod(dim=0), torch.ones(3), rtol=1e-4, atol=0.0)
 
 
+@pytest.mark.parametrize("is_object", [False, True])
+def test_descent_leaves_exposures_alone_once_an_object_has_judged_them(is_object: bool) -> None:
+    model, camera, rates = grey_model(), axis_camera(24, 20), LearningRates()
+    state = TrainState.start(model, False, rates, 1.0, torch.zeros(2, 3))
+    settings = TrainSettings(
+        stages=("radiance",), steps=8, densify=DensificationSettings(strategy="none")
+    )
+    stage = stages_of(settings)[0]
+    assert isinstance(stage, RadianceStage)
+    assert [step for step in range(8) if stage.judges_exposures(step)] == [2, 4]
+    backend = rasterizer("reference", torch.device("cpu"))
+    context = StepContext(
+        *(stage, backend, rates, 1.0, "black", False, None, 0), is_object=is_object
+    )
+    photo = Photo(torch.full((20, 24, 3), 0.3), torch.ones(20, 24, 1), "srgb", 8)
+    assert state.exposures is not None
+    moved = []
+    for step in range(4):
+        before = state.exposures.detach().clone()
+        train_step(state, context, camera, photo, step % 2)
+        moved.append(bool((state.exposures != before).any()))
+    assert moved == [True, True, not is_object, not is_object]
+
+
 def test_photos_start_with_the_exposure_that_their_camera_noted() -> None:
     """Twice the time is twice the light; a photo that says nothing starts at the mean."""
     view = View("photo", axis_camera(8, 6), Path("photo.jpg"))

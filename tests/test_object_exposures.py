@@ -5,9 +5,11 @@ import torch
 
 from splatir.data.images import Photo
 from splatir.maths.colour import exposed_srgb
+from splatir.optim.parameters import LearningRates
 from splatir.raster.selection import rasterizer
 from splatir.render.radiance import render_radiance
-from splatir.train.object_exposures import object_log_gains
+from splatir.train.object_exposures import judge_exposures, object_log_gains
+from splatir.train.state import TrainState
 from tests.test_outlines import cameras
 from tests.test_separation import ball
 
@@ -46,3 +48,31 @@ def test_a_photo_that_shows_nothing_of_the_object_keeps_its_exposure() -> None:
 
     found = object_log_gains(thing, views, photo_of, BACKEND)
     torch.testing.assert_close(found, torch.zeros(4, 3))
+    before = torch.zeros(4, 3)
+    before[2] = 0.3
+    kept = object_log_gains(thing, views, photo_of, BACKEND, before)
+    # But for the mean of all, which is 0.
+    torch.testing.assert_close(kept[2] - kept[0], torch.full((3,), 0.3))
+    torch.testing.assert_close(kept.mean(0), torch.zeros(3))
+    assert before[2, 0] == 0.3 and before[0, 0] == 0.0
+
+
+def test_judged_exposures_replace_learned_ones_and_their_moments() -> None:
+    thing = ball(0.1, (0.0, 0.0, 0.0), 0.4)
+    views = cameras(4)
+    state = TrainState.start(thing, False, LearningRates(), 1.0, torch.full((4, 3), 0.2))
+    assert state.exposures is not None and state.learns_exposures
+    state.exposures.sum().backward()
+    state.optimizer.step()
+    assert state.exposures in state.optimizer.state
+
+    def photo_of(index: int) -> Photo:
+        image = render_radiance(thing, views[index], BACKEND)
+        bright = torch.full((3,), 0.4 * (index == 1))
+        shown = exposed_srgb(image.rgb_srgb / image.raster.alpha.clamp_min(1e-4), bright)
+        return Photo(shown.detach(), image.raster.alpha.detach(), "srgb", 8)
+
+    judge_exposures(state, views, photo_of, BACKEND)
+    expected = torch.tensor([-0.1, 0.3, -0.1, -0.1])[:, None].expand(4, 3)
+    torch.testing.assert_close(state.exposures.detach(), expected, atol=0.03, rtol=0.0)
+    assert state.exposures not in state.optimizer.state

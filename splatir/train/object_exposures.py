@@ -8,18 +8,20 @@ from torch import Tensor
 
 from splatir.data.images import Photo
 from splatir.optim.metal_evidence import collect_sightings
+from splatir.optim.parameters import forget_moments
 from splatir.raster.contract import RasterBackend
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
+from splatir.train.state import TrainState
 
 # Gaussians that fill less of a photo than this many pixels say nothing of it.
 _MIN_PIXELS = 0.5
-# A photo that shows fewer of them keeps a gain of 1.
+# A photo that shows fewer of them keeps its gain.
 _FEW = 50
 # Colours darker than this are noise, linear.
 _DARK = 5e-3
 # Passes of each Gaussian's colour over photos and of each photo's gain over Gaussians.
-_PASSES = 5
+_PASSES = 10
 
 
 @torch.no_grad()
@@ -28,23 +30,29 @@ def object_log_gains(
     cameras: Sequence[Camera],
     photo_of: Callable[[int], Photo],
     rasterizer: RasterBackend,
+    before: Float[Tensor, "views 3"] | None = None,
 ) -> Float[Tensor, "views 3"]:
     """Log gains of linear light that make each Gaussian as bright in all photos, mean 0.
 
     The median over Gaussians of how far a photo is from their mean over photos: what changes with
-    the view, as a highlight does, moves few of them. Photos that were not looked at get 0.
+    the view, as a highlight does, moves few of them. (Descent finds them less well: colours that
+    depend on the view can look like gains that depend on where the camera stands.)
 
     Args:
         model: Gaussians of the object.
         cameras: Of the photos, on the model's device.
         photo_of: Photo of a view with the object's mask, by index.
         rasterizer: Backend.
+        before: Kept for photos that show too little of the object; 0 if None.
     """
     with torch.enable_grad():
         sightings = collect_sightings(model, cameras, photo_of, rasterizer, len(cameras))
-    is_seen = (sightings.weights > _MIN_PIXELS)[..., None]
+    is_seen = sightings.weights > _MIN_PIXELS
+    # One look tells nothing of a difference.
+    is_seen = (is_seen & (is_seen.sum(1, keepdim=True) > 1))[..., None]
     logs = sightings.colours.clamp_min(_DARK).log()
-    gains = torch.zeros(len(cameras), 3).to(logs)
+    gains = torch.zeros(len(cameras), 3) if before is None else before
+    gains = gains.to(logs, copy=True)
     counts = is_seen.sum(1).clamp_min(1)
     for _ in range(_PASSES):
         mean = ((logs - gains) * is_seen).sum(1) / counts
@@ -55,3 +63,25 @@ def object_log_gains(
                 gains[index] = seen.median(0).values
         gains -= gains.mean(0)
     return gains
+
+
+def judge_exposures(
+    state: TrainState,
+    cameras: Sequence[Camera],
+    photo_of: Callable[[int], Photo],
+    rasterizer: RasterBackend,
+) -> None:
+    """Take the gains of a training's photos from its Gaussians, in place of what descent found.
+
+    Args:
+        state: With exposures; changed in place.
+        cameras: As refined, on the training device.
+        photo_of: Photo of a view with the object's mask, by index.
+        rasterizer: Backend.
+    """
+    assert state.exposures is not None
+    found = object_log_gains(
+        state.model, cameras, photo_of, rasterizer, before=state.exposures.detach()
+    )
+    state.exposures.data.copy_(found)
+    forget_moments(state.optimizer, ["exposures"])

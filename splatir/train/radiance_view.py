@@ -113,7 +113,7 @@ def compare_radiance(
         rgb = image.rgb_srgb + (1.0 - image.raster.alpha) * behind
         image = replace(image, rgb_srgb=rgb)
     gains = None
-    if state.exposures is not None and state.exposures.requires_grad:
+    if state.exposures is not None and state.learns_exposures:
         gains = state.exposures[view_index]
         image = _exposed(image, gains, target, background)
     terms = radiance_losses(image, target, camera, state.model, loss, comparison.extent, progress)

@@ -37,6 +37,7 @@ from splatir.train.initialise import initial_model
 from splatir.train.interrupt import interrupt_flag
 from splatir.train.material_trainer import MaterialInputs, MaterialTrainer, grey_card
 from splatir.train.new_run import NewRun, create_new_run
+from splatir.train.object_exposures import judge_exposures
 from splatir.train.object_photos import ObjectPhotos
 from splatir.train.object_stage import CaptureInputs, photos_of_object, tell_object_apart
 from splatir.train.observer import TrainingObserver, TrainingProgress, scene_of
@@ -273,8 +274,19 @@ class _Session:
             settings.seed,
             self._distance,
             self._gauge(),
+            not self.dataset.has_background,
         )
-        return functools.partial(train_step, self.state, context)
+        return functools.partial(self._radiance_step, context)
+
+    def _radiance_step(
+        self, context: StepContext, camera: Camera, photo: Photo, index: int
+    ) -> StepReport:
+        state = self.state
+        is_due = context.is_object and context.stage.judges_exposures(state.step)
+        if is_due and state.learns_exposures:
+            cameras = self._corrected_cameras()
+            judge_exposures(state, cameras, self.photos.__getitem__, self.backend)
+        return train_step(state, context, camera, photo, index)
 
     def _corrected_camera(self, index: int) -> Camera:
         """A training view as it is by now."""

@@ -17,6 +17,9 @@ from splatir.train.settings import ScheduleSettings, TrainSettings
 _LEFT = {"few_paints": 0.0, "roughness_smooth": 0.0, "normal_smooth": 0.3}
 _LEFT_OF_RADIANCE = {"normal": 0.3}
 
+# Parts of a radiance stage at which the Gaussians of an object judge exposures.
+_EXPOSURES_JUDGED = (0.25, 0.5)
+
 _Weights = TypeVar("_Weights", LossWeights, MaterialLossWeights)
 
 
@@ -80,6 +83,14 @@ class RadianceStage(Stage):
         stop, every = (d.mcmc_stop, d.mcmc_every) if d.strategy == "mcmc" else (d.stop, d.every)
         inside = d.start <= self.progress(step) < stop
         return d.strategy != "none" and inside and step % every == 0 and step > self.start
+
+    def judges_exposures(self, step: int) -> bool:
+        """Whether an object's Gaussians say, before a step, how brightly photos were exposed."""
+        return step - self.start in {int(part * self.steps) for part in _EXPOSURES_JUDGED}
+
+    def has_judged_exposures(self, step: int) -> bool:
+        """Whether they have said so: from then on descent leaves exposures alone."""
+        return step - self.start >= int(_EXPOSURES_JUDGED[0] * self.steps)
 
     def resets_opacity(self, step: int) -> bool:
         """Whether opacities are reset after a step (default strategy only)."""

@@ -76,6 +76,11 @@ class TrainState:
     traced: Gaussians | None = None
     bounced: Bounced | None = None
 
+    @property
+    def learns_exposures(self) -> bool:
+        """Whether gains of photos are sought; else those there are were taken out of the photos."""
+        return self.exposures is not None and self.exposures.requires_grad
+
     @classmethod
     def start(
         cls,

@@ -45,6 +45,7 @@ class StepContext:
         seed: Of everything random.
         distance: LPIPS, where it may be weighed.
         gauge: Of `gauge_directions`, where cameras are corrected.
+        is_object: The photos show an object alone, whose Gaussians judge exposures.
     """
 
     stage: RadianceStage
@@ -57,6 +58,7 @@ class StepContext:
     seed: int
     distance: PictureDistance | None = None
     gauge: Tensor | None = None
+    is_object: bool = False
 
     @property
     def comparison(self) -> RadianceComparison:
@@ -113,6 +115,9 @@ def train_step(
     if "camera" in compared.terms:
         group(state.optimizer, "cameras")["lr"] = context.rates.of_cameras(progress)
     group(state.optimizer, "means")["lr"] = context.rates.of_means(progress, context.extent)
+    if state.learns_exposures:
+        is_judged = context.is_object and stage.has_judged_exposures(step)
+        group(state.optimizer, "exposures")["lr"] = 0.0 if is_judged else context.rates.exposures
     loss = take_step(state, compared.terms)
     _anchor(state, context)
     if context.thickness is not None:

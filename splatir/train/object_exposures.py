@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.data.images import Photo
@@ -21,7 +21,10 @@ _FEW = 50
 # Colours darker than this are noise, linear.
 _DARK = 5e-3
 # Passes of each Gaussian's colour over photos and of each photo's gain over Gaussians.
-_PASSES = 10
+_PASSES = 5
+# Share of the Gaussians in so many photos that look the most alike in all of them: what is glossy
+# is not among them.
+_STEADY, _MANY = 0.25, 5
 
 
 @torch.no_grad()
@@ -35,8 +38,9 @@ def object_log_gains(
     """Log gains of linear light that make each Gaussian as bright in all photos, mean 0.
 
     The median over Gaussians of how far a photo is from their mean over photos: what changes with
-    the view, as a highlight does, moves few of them. (Descent finds them less well: colours that
-    depend on the view can look like gains that depend on where the camera stands.)
+    the view, as a highlight does, moves few of them. Then once more over those that change least.
+    (Descent finds them less well: colours that depend on the view can look like gains that depend
+    on where the camera stands.)
 
     Args:
         model: Gaussians of the object.
@@ -49,20 +53,43 @@ def object_log_gains(
         sightings = collect_sightings(model, cameras, photo_of, rasterizer, len(cameras))
     is_seen = sightings.weights > _MIN_PIXELS
     # One look tells nothing of a difference.
-    is_seen = (is_seen & (is_seen.sum(1, keepdim=True) > 1))[..., None]
+    is_seen &= is_seen.sum(1, keepdim=True) > 1
     logs = sightings.colours.clamp_min(_DARK).log()
     gains = torch.zeros(len(cameras), 3) if before is None else before
-    gains = gains.to(logs, copy=True)
-    counts = is_seen.sum(1).clamp_min(1)
+    gains = _agreed(logs, is_seen, gains.to(logs))
+    return _agreed(logs, is_seen & _is_steady(logs - gains, is_seen)[:, None], gains)
+
+
+def _agreed(
+    logs: Float[Tensor, "n views 3"],
+    is_seen: Bool[Tensor, "n views"],
+    gains: Float[Tensor, "views 3"],
+) -> Float[Tensor, "views 3"]:
+    """Gains and colours of Gaussians in turn, each as the others say."""
+    gains, counts = gains.clone(), is_seen.sum(1, keepdim=True).clamp_min(1)
     for _ in range(_PASSES):
-        mean = ((logs - gains) * is_seen).sum(1) / counts
+        mean = ((logs - gains) * is_seen[..., None]).sum(1) / counts
         errors = logs - mean[:, None]
-        for index in range(len(cameras)):
-            seen = errors[is_seen[:, index, 0], index]
+        for index in range(len(gains)):
+            seen = errors[is_seen[:, index], index]
             if len(seen) >= _FEW:
                 gains[index] = seen.median(0).values
         gains -= gains.mean(0)
     return gains
+
+
+def _is_steady(
+    logs: Float[Tensor, "n views 3"], is_seen: Bool[Tensor, "n views"]
+) -> Bool[Tensor, " n"]:
+    """Those of the Gaussians in many photos whose colour changes least from photo to photo."""
+    counts = is_seen.sum(1, keepdim=True).clamp_min(1)
+    weights = is_seen[..., None] / counts[..., None]
+    variance = (weights * logs.square()).sum(1) - (weights * logs).sum(1).square()
+    largest = variance.amax(-1)
+    is_known = counts[:, 0] >= _MANY
+    if not bool(is_known.any()):
+        return is_known
+    return is_known & (largest <= largest[is_known].quantile(_STEADY))
 
 
 def judge_exposures(

@@ -88,8 +88,9 @@ class TrainSettings(Settings):
         antialiased: Scale opacity by the area lost to the pixel blur (ellipsoids only).
         background: Behind the Gaussians in training: "auto" is random where photos have alpha or
             masks, learned elsewhere.
-        exposures: "per-photo" learns gains of red, green and blue for each training photo (their
-            mean over the photos is 1, which is how held-out views are shown), "shared" trusts the
+        exposures: "per-photo" finds gains of red, green and blue for each training photo (their
+            mean over the photos is 1, which is how held-out views are shown), by descent and, where
+            photos show an object alone, by what its Gaussians have in common; "shared" trusts the
             photos; "auto" is per-photo where photos show a background.
         cameras: "refine" learns small corrections of each training camera's place, direction and
             focal length, "fixed" trusts the capture; "auto" refines where photos show a background.

@@ -13,7 +13,7 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not keep_freed_memory()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc has the switch")
 def test_blocks_that_were_freed_come_without_page_faults() -> None:
     code = """
 import resource, sys, torch

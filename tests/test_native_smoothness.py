@@ -81,7 +81,7 @@ def test_entropy(build: NativeLibrary, count: int, num_paints: int) -> None:
     expected = paint_entropy_torch(albedo64, paints.double())
     assert got.item() == pytest.approx(expected.item(), rel=2e-6)
     pulls, wanted = gradient_of(got, albedo), gradient_of(expected, albedo64)
-    assert not pulls[-1].any() or float(pulls[-1].abs().max()) < 1e-9
+    assert float(pulls[-1].abs().max()) < 1e-9
     if count > 1:
         assert_grads_agree({"albedo": pulls[:-1]}, {"albedo": wanted[:-1]}, rel_l2=2e-5)
 

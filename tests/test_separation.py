@@ -12,17 +12,21 @@ from PIL import Image
 from splatir.commands.main import main
 from splatir.data.dataset import DataSettings, View
 from splatir.data.images import Photo
+from splatir.data.recognise import read_dataset
 from splatir.maths.colour import exposed_srgb
 from splatir.optim.densification import DensificationSettings
+from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.radiance import render_radiance
 from splatir.render.surrounded import surrounded_view, whole_scene
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.initialise import InitialisationSettings
+from splatir.scene.region import Plane, Region
 from splatir.scene.surface_samples import model_from_samples
 from splatir.storage.checkpoint import load_checkpoint
 from splatir.storage.ply import read_ply
+from splatir.train import separation
 from splatir.train.finished import load_run
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
@@ -252,3 +256,37 @@ def test_a_region_that_holds_nothing_or_all_is_refused_with_what_to_do(
     settings = replace(settings_for(capture, tmp_path / "run"), roi=roi, steps=2)
     with pytest.raises(TrainingStopped, match="--roi"):
         train(replace(settings, surroundings_steps=2))
+
+
+@pytest.mark.parametrize("support", [None, Plane(torch.tensor([0.0, 0.0, 1.0]), -0.5)])
+def test_on_a_table_rough_masks_go_beyond_the_sphere_about_sparse_points(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, support: Plane | None
+) -> None:
+    region = replace(Region.sphere(torch.zeros(3), 0.5), support=support)
+    seen = []
+
+    def stop(cameras: list, photos: list, rough: list, *others: object) -> None:
+        seen.extend(rough)
+        raise TrainingStopped
+
+    monkeypatch.setattr(separation, "region_of", lambda *_: region)
+    monkeypatch.setattr(separation, "outlined_masks", stop)
+    near, tip, far = ((0.2, 0.0), (0.04, 0.58), (0.2, -1.2))
+    first, second, third = (ball(radius, (0.0, y, 0.0), 0.9) for radius, y in (near, tip, far))
+    model = whole_scene(whole_scene(first, second), third)
+    settings = settings_for(capture, tmp_path)
+    with pytest.raises(TrainingStopped):
+        separation.separate(
+            model,
+            read_dataset(capture),
+            [camera()],
+            OnePhoto(0.5),
+            settings,
+            BACKEND,
+            RasterOptions(),
+        )
+    (rough,) = seen
+    # 60 pixels of focal length, 3 away: the tip is 11.6 pixels right of the middle.
+    assert float(rough[32, 32]) == 1.0
+    assert float(rough[32, 43]) == (0.0 if support is None else 1.0)
+    assert float(rough[32, 8]) == 0.0

@@ -77,7 +77,11 @@ def separate(
         ValueError: Nothing of the model is in the region, or all of it.
     """
     region = region_of(model, dataset, cameras, settings.roi, settings.seed)
-    is_object = region.contains(model.means)
+    # What the user gave holds the object; what was found holds most of it.
+    search = region.enlarged(_SEARCH) if settings.roi == "auto" else region
+    # On a table photos take away what is too much, but hardly add what is missing: a sphere about
+    # sparse points ends before plain parts do.
+    is_object = (region if region.support is None else search).contains(model.means)
     if not bool(is_object.any()):
         raise ValueError(
             "no object was found where the cameras look. Say where it is with --roi x,y,z,radius "
@@ -95,8 +99,6 @@ def separate(
         )
     pictures = [photos[index].rgb_srgb for index in range(len(photos))]
     points = None if dataset.points is None else dataset.points.positions
-    # What the user gave holds the object; what was found holds most of it.
-    search = region.enlarged(_SEARCH) if settings.roi == "auto" else region
     rough = [mask / 255.0 for mask in masks]
     found = outlined_masks(cameras, pictures, rough, region, search, points)
     is_object = mostly_within(model, cameras, found.masks, backend, options)

@@ -240,3 +240,27 @@ def test_metal_may_miss_the_more_the_less_the_others_fit(
     monkeypatch.setattr(MetalFits, "fit", fit)
     found = judge_metal(ball(), sightings(), patchy_light())
     assert bool((found.is_metal[found.is_known] == is_metal).all())
+
+
+def test_a_surface_that_metal_cannot_explain_is_not_outvoted_by_metal_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The vote counts errors, and where metal is the others err most."""
+    is_metal = ball().means.detach()[:, 0] > 0.0
+
+    def fit(self: MetalFits, _: float) -> Fit:
+        other = torch.where(is_metal, 0.2**2, 0.03**2)
+        metal = torch.where(is_metal, 0.1**2, 0.2**2)
+        albedo = torch.full((len(other), 3), 0.8)
+        return Fit(other, other, other, metal, 0.0 * other, albedo, albedo)
+
+    monkeypatch.setattr(MetalFits, "fit", fit)
+    # As in a scene of many Gaussians: far more vote than errors are averaged over.
+    monkeypatch.setattr("splatir.optim.metal_evidence._VOTER_SHARE", 0.2)
+    found = judge_metal(ball(), sightings(), patchy_light())
+    beside = found.is_known & ~is_metal
+    assert bool(found.is_metal[found.is_known & is_metal].all())
+    alone = float(found.is_metal[beside].double().mean())
+    monkeypatch.setattr("splatir.optim.metal_evidence._NOISE", math.inf)
+    outvoted = judge_metal(ball(), sightings(), patchy_light())
+    assert alone < 0.6 * float(outvoted.is_metal[beside].double().mean())

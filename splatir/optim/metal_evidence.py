@@ -19,6 +19,7 @@ from torch import Tensor
 from splatir.data.images import Photo
 from splatir.maths.colour import linear_from_srgb
 from splatir.optim.metal_fits import MetalFits, Sightings
+from splatir.optim.metal_patches import grown_patches
 from splatir.raster.contract import RasterBackend
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
@@ -36,12 +37,16 @@ _MIN_SIGHTINGS = 3
 # Normals and light are never right, and a mirror shows it more than a matt surface does: the worse
 # the others fit, the more metal may miss, at most by a factor. At this error (as below) it must fit
 # as well as they do.
-_EVEN_ERROR, _MAX_MARGIN = 0.1, 1.5
+_EVEN_ERROR, _MAX_MARGIN = 0.12, 1.5
 # Error (root of the mean over views of the squared distance in sRGB) below which one of the others
 # explains the photos well enough.
 _GOOD_FIT = 0.06
 # Metals reflect at least about half of the light in some channel.
 _MIN_METAL_ALBEDO = 0.4
+# Whatever its neighbours are, a Gaussian is no metal whose squared error as metal exceeds that of
+# the others by more than a factor and noise (of the root, as above). Within the factor it may join
+# metal beside it.
+_MAX_FACTOR, _NOISE = 3.0, 0.03
 # Cloth is what shows its sheen: that leaves less than this of a dielectric's squared error, which
 # must be worth it, and the sheen is not faint. What is cloth starts below this.
 _MAX_LEFT, _MIN_MISFIT, _MIN_SHEEN, _MAX_SHEEN = 0.5, 0.04, 0.2, 0.9
@@ -122,7 +127,7 @@ def judge_metal(
     light: EnvironmentLight,
     visibility: Visibility | None = None,
 ) -> MetalEvidence:
-    """Compare the explanations, averaged over neighbours; neighbours then vote.
+    """Compare the explanations, averaged over neighbours, who then vote; metal grows into patches.
 
     Args:
         model: Geometry.
@@ -160,10 +165,13 @@ def judge_metal(
     voters = _neighbours(means, num_voters)
     votes = _averaged(is_metal.to(means)[:, None], fits.total * other, voters)[:, 0]
     ayes = _averaged(is_cloth.to(means)[:, None], fits.total * dielectric, voters)[:, 0]
-    is_cloth = (ayes > 0.5) & (votes <= 0.5)
+    cores = (votes > 0.5) & (metal < _MAX_FACTOR * other + _NOISE**2)
+    candidates = (metal < _MAX_FACTOR * other) & (reflectance > _MIN_METAL_ALBEDO)
+    is_metal = grown_patches(cores, candidates, fits.total, near)
+    is_cloth = (ayes > 0.5) & ~is_metal
     is_cloth &= (fits.total * is_cloth).sum() > _MIN_CLOTH * fits.total.sum()
     return MetalEvidence(
-        votes > 0.5,
+        is_metal,
         fits.sightings >= _MIN_SIGHTINGS,
         albedo_metal.clamp(max=1.0),
         albedo_dielectric.clamp(max=1.0),

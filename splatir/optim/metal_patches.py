@@ -36,11 +36,12 @@ def grown_patches(
     """
     found = cores.clone()
     (waiting,) = torch.where(candidates & ~cores)
-    links = weights[near[waiting]]
+    beside = near[waiting]
+    links = weights[beside]
     links = links / links.sum(1, keepdim=True).clamp_min(1e-8)
     joins = torch.ones_like(waiting, dtype=torch.bool)
     while bool(joins.any()):
-        share = (links * found[near[waiting]]).sum(1)
+        share = (links * found[beside]).sum(1)
         joins = (share > _MIN_SHARE) & ~found[waiting]
         found[waiting[joins]] = True
     patch, count = _patches(found, near)

@@ -44,7 +44,7 @@ def test_a_small_core_amid_much_that_might_be_metal_is_dropped_and_a_large_one_s
 
 def test_the_size_of_a_patch_is_what_photos_show_of_it() -> None:
     cores, candidates = chosen(6, 0), chosen(6, 1, 2)
-    light = torch.tensor([1.0, 0.4, 0.2, 0.5, 1.0, 1.0])
+    light = torch.tensor([1.0, 0.3, 0.2, 0.5, 1.0, 1.0])
     assert torch.equal(grown_patches(cores, candidates, light, row(6)), chosen(6, 0, 1, 2))
     heavy = torch.tensor([1.0, 0.8, 0.4, 0.0, 0.0, 0.0])
     assert not grown_patches(cores, candidates, heavy, row(6)).any()

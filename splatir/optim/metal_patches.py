@@ -14,7 +14,7 @@ from torch import Tensor
 _MIN_SHARE = 0.25
 # A grown patch is metal if its core is so much of it: chance finds small cores amid much that might
 # be metal as well.
-_MIN_CORE = 0.6
+_MIN_CORE = 0.625
 
 
 def grown_patches(

@@ -3,19 +3,19 @@
     python -m benchmarks.transport_truth SCENE... --output benchmarks/results/transport_truth.md
 
 Scenes have `gt/`, `relight/` and `envs/` (docs/data.md). Gaussians are sampled from the true depth,
-normals and materials of the test views, traced, and lit; the true G-buffer is shaded pixel by pixel
-with what they say of shadows and bounces. So the errors are those of shading and transport alone: a
-ceiling, not a prediction for trained scenes. PSNR in sRGB on white inside the true mask, mean over
-views and lights, the training light among them.
+normals and materials of the test views, fitted to these G-buffers (`--no-fit` turns that off),
+traced, and lit; the true G-buffer is shaded pixel by pixel with what they say of shadows and
+bounces. So the errors are those of shading and transport alone: a ceiling, not a prediction for
+trained scenes. PSNR in sRGB on white inside the true mask, mean over views and lights, the training
+light among them.
 
-What Gaussians say is composited, as everywhere. In trained scenes the G-buffer is composited with
-the same weights and fits it; the true one does not where Gaussians of several surfaces overlap. So
-one row looks values up instead: from the nearest Gaussians whose normals agree with the pixel's.
+What Gaussians say is composited, as everywhere. One row looks values up instead: from the nearest
+Gaussians whose normals agree with the pixel's.
 """
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,17 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from benchmarks.true_surface import TrueView, fit_to_views, sampled_gaussians, true_view
 from splatir.codecs.atomic import write_text
-from splatir.data.dataset import DataSettings, View
+from splatir.data.dataset import DataSettings
 from splatir.data.recognise import read_dataset
-from splatir.evaluate.truth import protocol_of, read_picture, relit_picture, true_buffers
+from splatir.evaluate.truth import protocol_of, read_picture, relit_picture
 from splatir.maths.colour import srgb_from_linear
-from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
-from splatir.render.geometry import camera_rays
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
-from splatir.scene.surface_samples import SurfaceSamples, model_from_samples
 from splatir.shade.split_sum import SplitSum
-from splatir.shade.surface import SurfacePoints
 from splatir.storage.environment import read_environment
 from splatir.transport.lighting import GaussianLighting
 from splatir.transport.lit import Bounced, LitGaussians, light_gaussians
@@ -51,33 +48,9 @@ _NONE, _VISIBILITY, _BAKED, _LOOKED_UP, _REFERENCE = ROWS = (
     "the same, looked up",
     "reference",
 )
-# Pixels whose depths differ by more than this (standard deviation) mix two surfaces.
-_MAX_SPREAD = 0.03
-_MIN_COSINE = 0.08
 # Gaussians that are looked up, the width of their weights in their sizes, and the power of the
 # cosines to the pixel's shading normal and to its surface's.
 _NEAREST, _REACH, _SHARPNESS = 6, 1.2, 4
-# Widths of the Gaussians in mean distances to their six neighbours.
-_WIDTH = 0.8
-
-
-@dataclass(frozen=True)
-class TrueView:
-    """A test view and the surface points of its foreground pixels.
-
-    Attributes:
-        view: With its camera.
-        mask: Foreground.
-        points: Of these pixels.
-        geo_normals: Likewise.
-        is_inner: Whether one surface alone fills the pixel.
-    """
-
-    view: View
-    mask: Tensor
-    points: SurfacePoints
-    geo_normals: Tensor
-    is_inner: Tensor
 
 
 def main() -> None:
@@ -85,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Transport against path-traced pictures.")
     parser.add_argument("scenes", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
-    parser.add_argument("--gaussians", type=int, default=20000)
+    parser.add_argument("--gaussians", type=int, default=50000, help="about what trainings have")
+    parser.add_argument("--no-fit", action="store_true", help="Gaussians as they were sampled")
     parser.add_argument("--directions", type=int, default=256)
     parser.add_argument("--samples", type=int, default=128, help="per pixel, of the reference")
     parser.add_argument("--views", type=int, nargs="+", default=[0, 4, 8, 12])
@@ -103,11 +77,19 @@ def main() -> None:
     write_text(arguments.output, "\n".join(lines) + "\n")
 
 
-@torch.no_grad()
 def _measure(root: Path, arguments: argparse.Namespace) -> str:
     dataset = read_dataset(root, replace(DataSettings(), world="input"))
-    views = [_true_view(root, view) for view in dataset.test]
-    model = _sampled(views, arguments.gaussians)
+    views = [true_view(root, view) for view in dataset.test]
+    model = sampled_gaussians(views, arguments.gaussians)
+    if not arguments.no_fit:
+        fit_to_views(model, views)
+    with torch.no_grad():
+        return _scored(root, views, model, arguments)
+
+
+def _scored(
+    root: Path, views: list[TrueView], model: GaussianModel, arguments: argparse.Namespace
+) -> str:
     started = time.perf_counter()
     scene = SceneTransport.of(model.gaussians, arguments.directions)
     bake = time.perf_counter() - started
@@ -144,76 +126,6 @@ def _measure(root: Path, arguments: argparse.Namespace) -> str:
                 scores[row].append(_psnr(radiance, true.mask, picture.rgb_srgb, picture.alpha))
     means = " | ".join(f"{sum(found) / len(found):.2f}" for found in scores.values())
     return f"| {root.name} | {means} | {bake:.1f} | {sum(seconds) / len(seconds):.2f} |"
-
-
-def _true_view(root: Path, view: View) -> TrueView:
-    found = true_buffers(root, protocol_of(root), view)
-    camera = view.camera
-
-    def tensor(values: object) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float32)
-
-    mask = tensor(found.alpha) > 0.5
-    depth = tensor(found.depth)
-    T = camera.T_world_camera
-    positions = (camera_rays(camera) * depth[..., None]) @ T[:3, :3].mT + T[:3, 3]
-    views = safe_normalise(camera.position_world - positions)
-    with np.load(root / "gt" / f"{Path(view.name).name}.npz") as stored:
-        spread = tensor(stored["depth_std"])
-    return TrueView(
-        view,
-        mask,
-        SurfacePoints(
-            positions[mask],
-            safe_normalise(tensor(found.normals))[mask],
-            views[mask],
-            tensor(found.albedo)[mask],
-            tensor(found.roughness)[mask][:, None],
-            tensor(found.metallic)[mask][:, None],
-        ),
-        safe_normalise(tensor(found.geo_normals))[mask],
-        (spread < _MAX_SPREAD)[mask],
-    )
-
-
-def _sampled(views: list[TrueView], count: int) -> GaussianModel:
-    """About so many Gaussians, evenly spread over what the views see."""
-    kept = [v.is_inner & _faces(v) for v in views]
-    fields = {
-        name: torch.cat([getattr(v.points, name)[k] for v, k in zip(views, kept, strict=True)])
-        for name in ("positions", "normals", "albedo", "roughness", "metallic")
-    }
-    sides = torch.cat([v.geo_normals[k] for v, k in zip(views, kept, strict=True)])
-    order = torch.randperm(len(sides), generator=torch.Generator().manual_seed(0))
-    low, high, chosen = 1e-4, 1.0, order
-    for _ in range(20):
-        cell = (low * high) ** 0.5
-        chosen = order[_one_per_cell(fields["positions"][order], sides[order], cell)]
-        low, high = (cell, high) if len(chosen) > count else (low, cell)
-    points = fields["positions"][chosen].numpy()
-    spacing = torch.from_numpy(KDTree(points).query(points, 7)[0][:, 1:].mean(1)).float()
-    samples = SurfaceSamples(
-        fields["positions"][chosen],
-        fields["normals"][chosen],
-        _WIDTH * spacing,
-        torch.full_like(spacing, 0.95),
-        fields["albedo"][chosen],
-        fields["roughness"][chosen, 0],
-        fields["metallic"][chosen, 0],
-    )
-    return model_from_samples(samples, "ellipsoid", 0)
-
-
-def _faces(view: TrueView) -> Tensor:
-    return (view.geo_normals * view.points.views).sum(-1) > _MIN_COSINE
-
-
-def _one_per_cell(positions: Tensor, sides: Tensor, cell: float) -> Tensor:
-    """Index of the first point in each cube of this side, sides of a thin sheet apart."""
-    keys = torch.cat([(positions / cell).floor(), (0.8 * sides).round()], dim=-1)
-    _, inverse = torch.unique(keys, dim=0, return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1,), len(keys))
-    return first.scatter_reduce(0, inverse, torch.arange(len(keys)), "amin")
 
 
 def _shaded(

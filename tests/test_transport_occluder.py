@@ -56,7 +56,11 @@ def test_polygons_cover_the_octagon_of_the_ellipse() -> None:
     a, b, c = occluder.vertices[occluder.faces].unbind(1)
     areas = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2.0
     total = torch.zeros(30).index_add(0, occluder.owners, areas)
-    extent = (2.0 * (gaussians.opacities / 0.2).log()).sqrt().clamp_max(1.5)
+    extent = (
+        (2.0 * (gaussians.opacities / OccluderSettings().threshold).log())
+        .sqrt()
+        .clamp_max(OccluderSettings().max_extent)
+    )
     ellipse = math.pi * (extent * occluder.sizes).square()
     octagon = 8.0 / (2.0 * math.pi) * math.sin(2.0 * math.pi / 8.0)
     torch.testing.assert_close(total, octagon * ellipse, rtol=1e-4, atol=0.0)
@@ -84,7 +88,8 @@ def test_polygons_face_the_normal_axis(primitive: Primitive) -> None:
 
 def test_gaussians_at_or_below_the_threshold_have_no_polygon_but_a_place() -> None:
     gaussians = soup(4)
-    gaussians.opacities[:] = torch.tensor([0.19, 0.2, 0.21, 0.9])
+    least = OccluderSettings().threshold
+    gaussians.opacities[:] = torch.tensor([0.9 * least, least, 1.1 * least, 0.9])
     occluder = occluder_of(gaussians)
     assert set(occluder.owners.tolist()) == {2, 3}
     assert len(occluder.vertices) == 16 and len(occluder.faces) == 12

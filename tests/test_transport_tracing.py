@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from splatir.transport import torch_tracer, tracing
-from splatir.transport.occluder import Occluder, occluder_of
+from splatir.transport.occluder import Occluder, OccluderSettings, occluder_of
 from splatir.transport.torch_tracer import TorchTracer, tracer_for
 from splatir.transport.tracing import FREE, EmbreeTracer, RayTracer
 from tests.polygons import discs, hits_of, rays, scaled, soup
@@ -74,7 +74,7 @@ def test_hits_beyond_reach_do_not_count(tracer: MakeTracer) -> None:
 
 def test_hits_are_int32_indices_of_gaussians_that_have_polygons(tracer: MakeTracer) -> None:
     gaussians = soup(60)
-    gaussians.opacities[::2] = 0.1
+    gaussians.opacities[::2] = 0.9 * OccluderSettings().threshold
     found = tracer(occluder_of(gaussians)).first_hits(*rays(4000), torch.zeros(4000))
     assert found.dtype == torch.int32
     hit = found[found != FREE]
@@ -84,7 +84,7 @@ def test_hits_are_int32_indices_of_gaussians_that_have_polygons(tracer: MakeTrac
 @pytest.mark.parametrize("count", [0, 5])
 def test_nothing_is_hit_where_no_gaussian_is_opaque(count: int, tracer: MakeTracer) -> None:
     gaussians = soup(count)
-    gaussians.opacities[:] = 0.2
+    gaussians.opacities[:] = OccluderSettings().threshold
     traced = tracer(occluder_of(gaussians))
     assert torch.equal(
         traced.first_hits(*rays(7), torch.ones(7)), torch.full((7,), FREE, dtype=torch.int32)

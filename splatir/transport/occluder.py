@@ -27,10 +27,10 @@ class OccluderSettings:
             belong to the surface that the ray leaves.
     """
 
-    threshold: float = 0.2
+    threshold: float = 0.05
     max_extent: float = 1.5
     offset: float = 0.25
-    back_reach: float = 4.0
+    back_reach: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.native_split_sum import shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
 from splatir.shade.punctual import shade_punctual
-from splatir.shade.split_sum import SplitSum, shade_torch
+from splatir.shade.split_sum import SplitSum, shade_torch, specular_albedo
 from splatir.shade.surface import Shading, SurfacePoints
 from tests.gradients import assert_grads_agree
 from tests.spheres import facing_points, sphere_points, unit
@@ -309,3 +309,18 @@ def test_the_native_kernel_is_used_where_it_can_be(build: NativeLibrary) -> None
     (gradient,) = torch.autograd.grad(shading.specular.sum(), views)
     assert gradient.any()
     torch.testing.assert_close(shading.specular, native.specular, rtol=1e-4, atol=1e-5)
+
+
+def test_specular_albedo_is_what_the_lobe_reflects_of_white_light() -> None:
+    points = random_points(200)
+    white = EnvironmentLight(torch.ones(16, 32, 3, dtype=torch.float64))
+    specular = SplitSum(white).shade(points).specular
+    torch.testing.assert_close(specular_albedo(points), specular, rtol=1e-4, atol=1e-5)
+    few = random_points(5, seed=1)
+    leaves = [getattr(few, name).requires_grad_() for name in DIFFERENTIABLE]
+
+    def reflected(*leaves: Tensor) -> Tensor:
+        named = dict(zip(DIFFERENTIABLE, leaves, strict=True))
+        return specular_albedo(dataclasses.replace(few, **named))
+
+    assert torch.autograd.gradcheck(reflected, leaves)

@@ -1,6 +1,7 @@
 """What reaches Gaussians under a light: as if alone on convex bodies, shadows and bounces else."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from splatir.scene.lights import (
     environment_directions,
 )
 from splatir.shade.lobe_energy import split_sum_terms
-from splatir.shade.split_sum import SplitSum
+from splatir.shade.split_sum import SplitSum, specular_albedo
 from splatir.shade.surface import SurfacePoints
-from splatir.transport.lit import CellLight, diffuse_ratio, light_gaussians
+from splatir.transport.lit import Bounced, CellLight, diffuse_ratio, light_gaussians
 from splatir.transport.materials import SurfaceMaterials
 from splatir.transport.scene import SceneTransport
 
@@ -179,6 +180,28 @@ def test_a_red_wall_tints_the_ground_and_a_metal_wall_does_not_make_it_black() -
         assert float(bounced[0]) > 0.6 and float(bounced[0]) > 2.0 * float(bounced[1])
         # Half of the sky is behind the wall at its foot.
         assert 0.5 < float(lit.diffuse_ratio[:count][near].mean()) < 0.9
+
+
+def test_in_an_even_room_pixels_reflect_its_radiance_by_their_own_material() -> None:
+    outside = ball()
+    room = flat(outside.means, -outside.means, math.sqrt(4.0 * math.pi / len(outside.means)))
+    scene = SceneTransport.of(room)
+    lit = light_gaussians(scene, matt(len(room.means), 0.8, 1.0), sky())
+    even = torch.full_like(lit.bounced.radiance, 0.3)
+    lit = replace(lit, bounced=Bounced(math.pi * even, even))
+    camera = torch.tensor([0.2, 0.1, -0.3])
+    channels = lit.channels(camera)
+    # Some rays slip between the polygons.
+    torch.testing.assert_close(channels[:, 9:12], even, rtol=0.03, atol=0.0)
+    points = points_at(room, -outside.means, camera)
+    for metallic, albedo in ((0.0, 0.5), (1.0, 0.5), (1.0, 0.9)):
+        own = replace(
+            points,
+            albedo=torch.full_like(points.albedo, albedo),
+            metallic=torch.full_like(points.metallic, metallic),
+        )
+        specular = lit.shade(own, channels).specular
+        torch.testing.assert_close(specular, 0.3 * specular_albedo(own), rtol=0.1, atol=0.005)
 
 
 def test_channels_of_one_view_equal_those_of_its_directions() -> None:

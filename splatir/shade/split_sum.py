@@ -113,10 +113,19 @@ def shade_torch(
     n_dot_v = _cosine_of_view(points)
     irradiance = light.irradiance_at(points.normals)
     diffuse = points.albedo * (1.0 - points.metallic) * irradiance / math.pi
-    a, b = split_sum_terms(n_dot_v, points.roughness, masking)
     prefiltered = light.specular_at(_dominant_direction(points, n_dot_v), points.roughness)
-    specular = (f0(points.albedo, points.metallic) * a + b) * prefiltered
-    return Shading(diffuse, specular)
+    return Shading(diffuse, specular_albedo(points, masking) * prefiltered)
+
+
+def specular_albedo(points: SurfacePoints, masking: Masking = "separable") -> Float[Tensor, "p 3"]:
+    """Share of uniform white light that the specular lobe reflects to the viewer, F0 A + B.
+
+    Args:
+        points: Surface; differentiable.
+        masking: Smith variant of the lobe.
+    """
+    a, b = split_sum_terms(_cosine_of_view(points), points.roughness, masking)
+    return f0(points.albedo, points.metallic) * a + b
 
 
 def _cosine_of_view(points: SurfacePoints) -> Float[Tensor, "p 1"]:

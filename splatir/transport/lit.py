@@ -26,9 +26,8 @@ from splatir.scene.lights import (
 from splatir.scene.normals import PAST_HORIZON
 from splatir.shade.brdf import alpha_from_roughness
 from splatir.shade.cloth import diffuse_albedo
-from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.punctual import punctual_irradiance, shade_punctual
-from splatir.shade.split_sum import SplitSum
+from splatir.shade.split_sum import SplitSum, specular_albedo
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.transport.directions import DirectionCells
 from splatir.transport.materials import SurfaceMaterials
@@ -138,7 +137,8 @@ class LitGaussians:
         """What one view composites: four times three channels, then one per punctual light.
 
         The ratio of the diffuse lobe, bounced irradiance, the ratio of the specular lobe, and the
-        bounced light that it reflects. Gaussians just behind the horizon are seen as from there;
+        mean bounced radiance that reaches that lobe: what a pixel reflects of it is decided by the
+        pixel's own material and normal. Gaussians just behind the horizon are seen as from there;
         those that turn away further reflect as if they were alone.
 
         Args:
@@ -149,9 +149,9 @@ class LitGaussians:
         cosines = (views * normals).sum(-1, keepdim=True)
         who = (cosines[:, 0] > -PAST_HORIZON).nonzero()[:, 0]
         views = safe_normalise(views + (_MIN_COSINE - cosines).clamp_min(0.0) * normals)
-        ratio, reflected = self._specular(who, views[who])
+        ratio, arriving = self._specular(who, views[who])
         specular_ratio = torch.ones_like(positions).index_copy_(0, who, ratio)
-        specular = torch.zeros_like(positions).index_copy_(0, who, reflected)
+        specular = torch.zeros_like(positions).index_copy_(0, who, arriving)
         return self._joined(slice(None), specular_ratio, specular)
 
     def channels_of(
@@ -169,11 +169,11 @@ class LitGaussians:
         self,
         who: Int[Tensor, " p"] | slice,
         specular_ratio: Float[Tensor, "p 3"],
-        reflected: Float[Tensor, "p 3"],
+        arriving: Float[Tensor, "p 3"],
     ) -> Float[Tensor, "p c"]:
         diffuse = [self.diffuse_ratio[who], self.bounced.irradiance[who]]
         visible = [shadowed.visible[who] for shadowed in self.punctual]
-        return torch.cat([*diffuse, specular_ratio, reflected, *visible], dim=-1)
+        return torch.cat([*diffuse, specular_ratio, arriving, *visible], dim=-1)
 
     def shade(self, points: SurfacePoints, channels: Float[Tensor, "p c"]) -> Shading:
         """Reflected radiance of points with shadows and light from other Gaussians.
@@ -185,12 +185,12 @@ class LitGaussians:
             channels: Composited at the points.
         """
         shading = self.light.shader.shade(points)
-        diffuse_ratio, irradiance, specular_ratio, reflected = channels[:, :_NUM_CHANNELS].split(
+        diffuse_ratio, irradiance, specular_ratio, arriving = channels[:, :_NUM_CHANNELS].split(
             3, dim=-1
         )
         matt = diffuse_albedo(points) / math.pi
         diffuse = shading.diffuse * diffuse_ratio + matt * irradiance
-        specular = shading.specular * specular_ratio + reflected
+        specular = shading.specular * specular_ratio + specular_albedo(points) * arriving
         for i, shadowed in enumerate(self.punctual):
             visible = channels[:, _NUM_CHANNELS + i, None]
             part = shade_punctual(points, shadowed.light)
@@ -201,11 +201,11 @@ class LitGaussians:
     def _specular(
         self, who: Int[Tensor, " p"], views: Float[Tensor, "p 3"]
     ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"]]:
-        """Ratio of the specular lobe of some Gaussians and the bounced light that it reflects.
+        """Ratio of the specular lobe of some Gaussians, and mean bounced radiance in that lobe.
 
         Lobes wider than a cell are summed over the cells with their true BRDF, which also mends
         what split-sum gets wrong. Narrower ones are widened to half a cell, and only the share of
-        light that is visible, and the mean of what occluders send, are taken from the sum.
+        light that is visible is taken from the sum.
         """
         normals = self.scene.visibility.normals[who]
         points = SurfacePoints(
@@ -236,11 +236,8 @@ class LitGaussians:
         whole = torch.lerp(reflected(sums.unoccluded), unshadowed, is_wide)
         dark = self.light.dark / math.pi * reflectance.clamp_min(0.01)
         ratio = (reflected(sums.sky) + dark) / (whole + dark)
-        n_dot_v = (normals * views).sum(-1, keepdim=True).clamp(_MIN_COSINE, 1.0)
-        a, b = split_sum_terms(n_dot_v, points.roughness)
-        white = reflected(sums.white).clamp_min(1e-6)
-        scale = torch.lerp((reflectance * a + b) / white, torch.ones_like(white), is_wide)
-        return ratio.clamp_max(_MAX_RATIO), reflected(sums.bounced) * scale
+        arriving = reflected(sums.bounced) / reflected(sums.white).clamp_min(1e-6)
+        return ratio.clamp_max(_MAX_RATIO), arriving
 
 
 def light_gaussians(

@@ -182,3 +182,27 @@ def test_rays_start_above_their_gaussian_and_end_at_their_reach() -> None:
     )
     assert found.tolist() == [FREE, 1]
     assert trace_from(occluder, tracer, who, up[:1].expand(2, 3), settings).tolist() == [1, 1]
+
+
+def test_a_back_stands_for_a_surface_like_the_one_that_sees_it() -> None:
+    # The upper disc looks away: what the lower one sees of it no camera saw.
+    up = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    occluder = occluder_of(discs(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), up, 0.1))
+    tracer, settings = tracer_for(occluder), OccluderSettings(back_reach=3.0)
+    found = trace_from(occluder, tracer, torch.tensor([0, 1]), up, settings)
+    assert found.tolist() == [0, FREE]
+
+
+def test_under_a_lid_seen_from_behind_there_is_as_much_light_as_the_floor_sends() -> None:
+    # Whatever colour and light the lid's other side has.
+    spots = torch.cartesian_prod(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 12))
+    floor = torch.cat([spots, torch.zeros(144, 1)], -1)
+    lid = torch.cat([spots, torch.full((144, 1), 1.0)], -1)
+    up = torch.tensor([0.0, 0.0, 1.0]).expand(288, 3)
+    occluder = occluder_of(discs(torch.cat([floor, lid]), up, 0.1))
+    visibility = bake_visibility(occluder, tracer_for(occluder), 64)
+    sent = torch.rand(288, 3, generator=torch.Generator().manual_seed(0))
+    changed = torch.cat([sent[:144], sent[144:] + 5.0])
+    below = bounced_irradiance(visibility, sent)[:144]
+    assert (below > 0.1 * sent[:144]).all()
+    assert torch.equal(below, bounced_irradiance(visibility, changed)[:144])

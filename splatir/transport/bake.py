@@ -8,7 +8,7 @@ from torch import Tensor
 
 from splatir.transport.directions import DirectionCells, spherical_cells
 from splatir.transport.occluder import Occluder, OccluderSettings
-from splatir.transport.tracing import RayTracer
+from splatir.transport.tracing import FREE, RayTracer
 
 # Below the horizon of the Gaussian; above FREE and all indices it is what no ray reports.
 BELOW = -2
@@ -22,7 +22,8 @@ class Visibility:
 
     Attributes:
         cells: The directions.
-        hits: Index of the Gaussian seen, `FREE` for the sky, `BELOW` under the horizon.
+        hits: Index of the Gaussian seen, its own where that turns its back (`trace_from`), `FREE`
+            for the sky, `BELOW` under the horizon.
         normals: Unit, outwards: the horizons' poles.
     """
 
@@ -70,6 +71,9 @@ def trace_from(
 ) -> Int[Tensor, " r"]:
     """What Gaussians see in directions of their upper hemispheres.
 
+    Backs that rays meet bound what no camera saw, such as the inside of a shoe: what is there is
+    taken to be like the Gaussian that looks, and that is reported as seeing itself.
+
     Args:
         occluder: Polygons of the Gaussians.
         tracer: Of this occluder.
@@ -80,4 +84,8 @@ def trace_from(
     """
     sizes = occluder.sizes[who]
     origins = occluder.centres[who] + settings.offset * sizes[:, None] * occluder.normals[who]
-    return tracer.first_hits(origins, directions, settings.back_reach * sizes, reach)
+    hits = tracer.first_hits(origins, directions, settings.back_reach * sizes, reach)
+    met = (hits != FREE).nonzero()[:, 0]
+    towards = (occluder.normals[hits[met].long()] * directions[met]).sum(-1)
+    backs = met[towards > 0.0]
+    return hits.index_copy_(0, backs, who[backs].to(hits))

@@ -9,6 +9,9 @@ bounces. So the errors are those of shading and transport alone: a ceiling, not 
 trained scenes. PSNR in sRGB on white inside the true mask, mean over views and lights, the training
 light among them.
 
+With `--supersample N` the true surface is sampled N x N times per pixel, as well as one value per
+pixel and fitted Gaussians tell it (`true_surface.sub_pixels`), shaded, and averaged over pixels.
+
 What Gaussians say is composited, as everywhere. One row looks values up instead: from the nearest
 Gaussians whose normals agree with the pixel's. The reference traces from the true points, and so
 against Gaussians as they were sampled, which lie on the same surface.
@@ -25,13 +28,19 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from benchmarks.true_surface import TrueView, fit_to_views, sampled_gaussians, true_view
+from benchmarks.true_surface import (
+    SubPixels,
+    TrueView,
+    fit_to_views,
+    sampled_gaussians,
+    sub_pixels,
+    true_view,
+)
 from splatir.codecs.atomic import write_text
 from splatir.data.dataset import DataSettings
 from splatir.data.recognise import read_dataset
 from splatir.evaluate.truth import protocol_of, read_picture, relit_picture
 from splatir.maths.colour import srgb_from_linear
-from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
@@ -64,11 +73,13 @@ def main() -> None:
     parser.add_argument("--no-fit", action="store_true", help="Gaussians as they were sampled")
     parser.add_argument("--directions", type=int, default=256)
     parser.add_argument("--samples", type=int, default=128, help="per pixel, of the reference")
+    parser.add_argument("--supersample", type=int, default=1, help="along a pixel's sides")
     parser.add_argument("--views", type=int, nargs="+", default=[0, 4, 8, 12])
     arguments = parser.parse_args()
     lines = [
         f"{arguments.gaussians} Gaussians, {arguments.directions} directions, reference with "
-        f"{arguments.samples} samples; views {arguments.views}; dB foreground, mean of the lights.",
+        f"{arguments.samples} samples, {arguments.supersample} points along a pixel's sides; "
+        f"views {arguments.views}; dB foreground, mean of the lights.",
         "",
         f"| scene | {' | '.join(ROWS)} | bake, s | new light, s |",
         f"|---|{'---|' * (len(ROWS) + 2)}",
@@ -103,6 +114,7 @@ def _scored(
     materials = SurfaceMaterials.of(model)
     sampled_scene = SceneTransport.of(sampled.gaussians, arguments.directions)
     paths = PathSettings(arguments.samples)
+    samples = {i: sub_pixels(views[i], model, arguments.supersample) for i in arguments.views}
     scores: dict[str, list[float]] = {row: [] for row in ROWS}
     seconds = []
     relit = {path.name for path in (root / "relight").iterdir()}
@@ -120,53 +132,55 @@ def _scored(
             _REFERENCE: PathTracing(sampled_scene, materials, light, paths),
         }
         for index in arguments.views:
-            true = views[index]
+            true, within = views[index], samples[index]
             if file.stem in relit:
                 picture = relit_picture(root, protocol_of(root), true.view, file.stem)
             else:
                 picture = read_picture(true.view.image_path)
             for row, lighting in rows.items():
                 if row == _LOOKED_UP:
-                    channels = _looked_up(true, lit)
-                    radiance = lit.shade(true.points, channels).radiance
+                    channels = _looked_up(within, lit)
+                    radiance = lit.shade(within.points, channels).radiance
                 else:
                     shown = sampled if row == _REFERENCE else model
-                    radiance = _shaded(true, shown, light, lighting)
-                scores[row].append(_psnr(radiance, true.mask, picture.rgb_srgb, picture.alpha))
+                    radiance = _shaded(within, shown, light, lighting)
+                scores[row].append(
+                    _psnr(within.mean(radiance), true.mask, picture.rgb_srgb, picture.alpha)
+                )
     means = " | ".join(f"{sum(found) / len(found):.2f}" for found in scores.values())
     return f"| {root.name} | {means} | {bake:.1f} | {sum(seconds) / len(seconds):.2f} |"
 
 
 def _shaded(
-    true: TrueView,
+    samples: SubPixels,
     model: GaussianModel,
     light: EnvironmentLight,
     lighting: GaussianLighting | None,
 ) -> Tensor:
-    """Radiance of the foreground pixels, linear."""
+    """Radiance of the samples, linear."""
     if lighting is None:
-        return SplitSum(light).shade(true.points).radiance
-    camera = true.view.camera
+        return SplitSum(light).shade(samples.points).radiance
+    camera, options = samples.camera, samples.options
     channels = lighting.channels(camera.position_world)
     backend = rasterizer("auto", torch.device("cpu"))
-    raster = backend.rasterize(model.gaussians, camera, channels, None, RasterOptions())
+    raster = backend.rasterize(model.gaussians, camera, channels, None, options)
     straight = raster.features / raster.alpha.clamp_min(1e-4)
-    return lighting.shade(true.points, straight[true.mask]).radiance
+    return lighting.shade(samples.points, straight[samples.mask]).radiance
 
 
-def _looked_up(true: TrueView, lit: LitGaussians) -> Tensor:
+def _looked_up(samples: SubPixels, lit: LitGaussians) -> Tensor:
     """Channels of the nearest Gaussians, weighted by distance and by agreement of normals."""
     positions, normals = lit.scene.positions, lit.scene.visibility.normals
-    found = KDTree(positions.numpy()).query(true.points.positions.numpy(), _NEAREST)
+    found = KDTree(positions.numpy()).query(samples.points.positions.numpy(), _NEAREST)
     distances, near = (torch.from_numpy(values) for values in found)
     reach = _REACH * lit.scene.occluder.sizes.median()
     weights = (-0.5 * (distances.float() / reach).square()).exp()
-    for at_pixel in (true.points.normals, true.geo_normals):
+    for at_pixel in (samples.points.normals, samples.geo_normals):
         cosines = (normals[near] * at_pixel[:, None]).sum(-1).clamp_min(0.0)
         weights = weights * cosines**_SHARPNESS
     # Where none agrees, the nearest.
     weights[:, 0] += 1e-9
-    channels = lit.channels(true.view.camera.position_world)[near]
+    channels = lit.channels(samples.camera.position_world)[near]
     return (weights[..., None] * channels).sum(1) / weights.sum(1, keepdim=True)
 
 

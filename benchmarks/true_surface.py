@@ -1,4 +1,4 @@
-"""The true surface of a scene: its G-buffer, and Gaussians that render it."""
+"""The true surface of a scene: its G-buffer, Gaussians that render it, samples within pixels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from splatir.data.dataset import View
 from splatir.evaluate.truth import protocol_of, true_buffers
@@ -14,7 +15,10 @@ from splatir.maths.colour import srgb_from_linear
 from splatir.maths.safe import safe_normalise
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
+from splatir.render.buffers import PictureOptions
+from splatir.render.gbuffer import MIN_COVERAGE
 from splatir.render.geometry import camera_rays
+from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GaussianModel
 from splatir.scene.normals import normal_axes
 from splatir.scene.surface_samples import SurfaceSamples, model_from_samples
@@ -25,12 +29,15 @@ _MAX_SPREAD = 0.03
 _MIN_COSINE = 0.08
 # Widths of the Gaussians in mean distances to their six neighbours.
 _WIDTH = 0.8
+_MATERIALS = "albedo", "roughness", "metallic"
 # Of the fit: steps, rates (of positions in widths of a Gaussian), and what transparency costs.
 _STEPS = 800
 _RATES = {"means": 0.006, "scales": 0.001, "opacities": 0.03}
 _TRANSPARENCY = 0.01
 # At the end of the fit rates have fallen by this part.
 _DECAY = 0.95
+# Pixels along a side of the window whose inner pixels say how far depths of the others are off.
+_WINDOW = 5
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,7 @@ def true_view(root: Path, view: View) -> TrueView:
         return torch.as_tensor(values, dtype=torch.float32)
 
     mask = tensor(found.alpha) > 0.5
-    depth = tensor(found.depth)
-    T = camera.T_world_camera
-    positions = (camera_rays(camera) * depth[..., None]) @ T[:3, :3].mT + T[:3, 3]
+    positions = _positions(camera, tensor(found.depth)[..., None])
     views = safe_normalise(camera.position_world - positions)
     with np.load(root / "gt" / f"{Path(view.name).name}.npz") as stored:
         spread = tensor(stored["depth_std"])
@@ -86,6 +91,11 @@ def true_view(root: Path, view: View) -> TrueView:
         safe_normalise(tensor(found.geo_normals))[mask],
         (spread < _MAX_SPREAD)[mask],
     )
+
+
+def _positions(camera: Camera, depth: Tensor) -> Tensor:
+    T = camera.T_world_camera
+    return (camera_rays(camera) * depth) @ T[:3, :3].mT + T[:3, 3]
 
 
 def sampled_gaussians(views: list[TrueView], count: int) -> GaussianModel:
@@ -179,3 +189,110 @@ def fit_to_views(model: GaussianModel, views: list[TrueView]) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
+
+
+@dataclass(frozen=True)
+class SubPixels:
+    """Surface points at samples within the foreground pixels of a view.
+
+    Attributes:
+        camera: Whose pixels the samples are.
+        options: How Gaussians are rasterised in them.
+        mask: Which of its pixels.
+        points: Of these.
+        geo_normals: Likewise.
+        pixels: Foreground pixel of the view that each lies in.
+        coverage: Its weight among the samples of its pixel.
+    """
+
+    camera: Camera
+    options: RasterOptions
+    mask: Tensor
+    points: SurfacePoints
+    geo_normals: Tensor
+    pixels: Tensor
+    coverage: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Means over the samples of each foreground pixel.
+
+        Args:
+            values: A row for each sample.
+        """
+        weighted = torch.cat([values * self.coverage, self.coverage], dim=-1)
+        sums = weighted.new_zeros(int(self.pixels.max()) + 1, weighted.shape[1])
+        sums.index_add_(0, self.pixels, weighted)
+        return sums[:, :-1] / sums[:, -1:]
+
+
+@torch.no_grad()
+def sub_pixels(view: TrueView, model: GaussianModel, factor: int) -> SubPixels:
+    """Samples of a view's true surface.
+
+    The true G-buffer has one value per pixel. How surfaces differ within it is taken from Gaussians
+    that were fitted to all views; then the samples of each pixel are moved so that their mean is
+    the true value. Where surfaces mix, depths move as those of the pixels nearby.
+
+    Args:
+        view: Its truth.
+        model: What `fit_to_views` returned, Gaussians with materials.
+        factor: Samples along each side of a pixel; with 1 they are the pixels.
+    """
+    camera, points = view.view.camera, view.points
+    count = len(points.normals)
+    finer, options = PictureOptions(factor).finer(camera, RasterOptions())
+    if factor == 1:
+        every, ones = torch.arange(count), torch.ones(count, 1)
+        return SubPixels(finer, options, view.mask, points, view.geo_normals, every, ones)
+    materials = [model.material(key).view(len(model.means), -1) for key in _MATERIALS]
+    features = torch.cat([normal_axes(model.gaussians), *materials, model.means], dim=-1)
+    backend = rasterizer("auto", torch.device("cpu"))
+    raster = backend.rasterize(model.gaussians, finer, features, None, options)
+    found = raster.features / raster.alpha.clamp_min(MIN_COVERAGE)
+
+    def means(values: Tensor) -> Tensor:
+        coverage = _pooled(raster.alpha, factor).clamp_min(MIN_COVERAGE)
+        return _pooled(values * raster.alpha, factor) / coverage
+
+    def spread(values: Tensor) -> Tensor:
+        return values.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+
+    found = torch.where(raster.alpha > MIN_COVERAGE, found, spread(means(found)))
+    normals, surface, positions = found.split([3, found.shape[-1] - 6, 3], dim=-1)
+    normals = safe_normalise(normals)
+
+    def picture(values: Tensor) -> Tensor:
+        filled = values.new_zeros(*view.mask.shape, values.shape[-1])
+        filled[view.mask] = values
+        return filled
+
+    wrong_normals = picture(points.normals) - safe_normalise(means(normals))
+    true_surface = torch.cat([getattr(points, key) for key in _MATERIALS], dim=-1)
+    surface = surface + spread(picture(true_surface) - means(surface))
+    T = camera.T_camera_world
+    depth = positions @ T[2, :3, None] + T[2, 3]
+    inner = picture(view.is_inner[:, None].float())
+    wrong_depths = inner * (picture(points.positions @ T[2, :3, None] + T[2, 3]) - means(depth))
+    nearby = _windowed(wrong_depths) / _windowed(inner).clamp_min(MIN_COVERAGE)
+    depth = depth + spread(torch.where(inner > 0.0, wrong_depths, nearby))
+
+    mask = spread(view.mask)
+    where = _positions(finer, depth)[mask]
+    pixels = spread(picture(torch.arange(count)[:, None]))[mask][:, 0]
+    coverage = raster.alpha[mask].clamp_min(MIN_COVERAGE)
+    moved = SurfacePoints(
+        where,
+        safe_normalise(normals + spread(wrong_normals))[mask],
+        safe_normalise(camera.position_world - where),
+        *surface[mask].clamp(0.0, 1.0).split([3, 1, 1], dim=-1),
+    )
+    return SubPixels(finer, options, mask, moved, view.geo_normals[pixels], pixels, coverage)
+
+
+def _pooled(values: Tensor, factor: int) -> Tensor:
+    return avg_pool2d(values.permute(2, 0, 1), factor).permute(1, 2, 0)
+
+
+def _windowed(values: Tensor) -> Tensor:
+    planes = values.permute(2, 0, 1)
+    return avg_pool2d(planes, _WINDOW, stride=1, padding=_WINDOW // 2).permute(1, 2, 0)

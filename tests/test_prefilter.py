@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from splatir.scene.lights import EnvironmentLight, environment_directions, texel_solid_angles
-from splatir.shade.prefilter import ROUGHNESS_LEVELS, PrefilteredLight, _pooled, prefilter
+from splatir.shade.prefilter import ROUGHNESS_LEVELS, PrefilteredLight, averaged_down, prefilter
 from tests.spheres import unit
 
 
@@ -163,9 +163,9 @@ def test_the_seam_and_the_way_over_the_poles_are_continuous(roughness: float) ->
 def test_large_maps_are_averaged_down_by_solid_angle() -> None:
     radiance = colourful(32, 64)
     fine = radiance.repeat_interleave(16, 0).repeat_interleave(16, 1)
-    pooled = _pooled(fine, 32)
+    pooled = averaged_down(fine, 32)
     torch.testing.assert_close(pooled, radiance)
-    smooth = _pooled(colourful(96, 192), 32)
+    smooth = averaged_down(colourful(96, 192), 32)
     assert smooth.shape == (32, 64, 3)
     torch.testing.assert_close(mean_over_sphere(smooth), mean_over_sphere(colourful(96, 192)))
 

@@ -154,10 +154,11 @@ def test_variants_are_exact_under_white_light_natively_and_in_torch(
     a, b = split_sum_terms(n_dot_v, points.roughness, settings.masking)
     expected = f0(points.albedo, points.metallic) * a + b
     torch.testing.assert_close(shading.specular, expected, rtol=2e-5, atol=1e-6)
-    expected = points.albedo * (1.0 - points.metallic)
+    expected, tolerance = points.albedo * (1.0 - points.metallic), 2e-5
     if settings.diffuse == "disney":
-        expected = expected * disney_albedo(n_dot_v, points.roughness)
-    torch.testing.assert_close(shading.diffuse, expected, rtol=2e-5, atol=1e-6)
+        # Its map of moments has texels of six degrees.
+        expected, tolerance = expected * disney_albedo(n_dot_v, points.roughness), 5e-4
+    torch.testing.assert_close(shading.diffuse, expected, rtol=tolerance, atol=1e-6)
 
 
 def test_a_sum_of_lights_is_the_sum_of_its_parts() -> None:

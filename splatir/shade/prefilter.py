@@ -41,11 +41,11 @@ class PrefilteredLight:
         self, directions: Float[Tensor, "p 3"], roughness: Float[Tensor, "p 1"]
     ) -> Float[Tensor, "p 3"]:
         """Prefiltered radiance around unit directions; trilinear."""
-        return _lookup(self.specular, directions, _level_coordinate(roughness))
+        return look_up(self.specular, directions, _level_coordinate(roughness))
 
     def irradiance_at(self, normals: Float[Tensor, "p 3"]) -> Float[Tensor, "p 3"]:
         """Irradiance of surfaces with these unit normals; bilinear."""
-        return _lookup(self.irradiance[None], normals, torch.zeros_like(normals[:, :1]))
+        return look_up(self.irradiance[None], normals, torch.zeros_like(normals[:, :1]))
 
 
 def prefilter(light: EnvironmentLight) -> PrefilteredLight:
@@ -57,10 +57,10 @@ def prefilter(light: EnvironmentLight) -> PrefilteredLight:
     Args:
         light: Any resolution; width should be twice the height.
     """
-    radiance = _pooled(light.radiance, _MAX_HEIGHT)
+    radiance = averaged_down(light.radiance, _MAX_HEIGHT)
     height, width = radiance.shape[:2]
     maps = _convolved_by_size(radiance, {None: _MAX_COSINE_HEIGHT, **_heights()})
-    levels = [_resized(maps[roughness], height, width) for roughness in ROUGHNESS_LEVELS[1:]]
+    levels = [resampled(maps[roughness], height, width) for roughness in ROUGHNESS_LEVELS[1:]]
     return PrefilteredLight(torch.stack([radiance, *levels]), math.pi * maps[None])
 
 
@@ -81,7 +81,7 @@ def _convolved_by_size(
     radiance: Float[Tensor, "height width 3"], heights: dict[Lobe, int]
 ) -> dict[Lobe, Float[Tensor, "_ _ 3"]]:
     """The map under each lobe, averaged down to at most the lobe's height before."""
-    pooled = {height: _pooled(radiance, height) for height in set(heights.values())}
+    pooled = {height: averaged_down(radiance, height) for height in set(heights.values())}
     groups: dict[torch.Size, list[Lobe]] = {}
     for lobe, height in heights.items():
         groups.setdefault(pooled[height].shape, []).append(lobe)
@@ -137,10 +137,15 @@ def _sharp_spectrum(
     return sharp_spectrum(height, width, lobe).to(device, dtype)
 
 
-def _pooled(
+def averaged_down(
     radiance: Float[Tensor, "height width 3"], max_height: int
 ) -> Float[Tensor, "smaller_height smaller_width 3"]:
-    """The map averaged down by whole factors to at most `max_height` rows, by solid angle."""
+    """The map averaged down by whole factors to at most `max_height` rows, by solid angle.
+
+    Args:
+        radiance: Any resolution.
+        max_height: Kept to where the map's size has such a factor.
+    """
     height, width = radiance.shape[:2]
     factor = -(-height // max_height)
     while factor > 1 and (height % factor or width % factor):
@@ -154,10 +159,16 @@ def _pooled(
     return total / (factor * weights.reshape(height // factor, factor).sum(1)[:, None, None])
 
 
-def _resized(
+def resampled(
     radiance: Float[Tensor, "height width 3"], height: int, width: int
 ) -> Float[Tensor, "new_height new_width 3"]:
-    """The map sampled at the texel centres of another grid; bilinear."""
+    """The map sampled at the texel centres of another grid; bilinear.
+
+    Args:
+        radiance: Any resolution.
+        height: Rows of the other grid.
+        width: Its columns.
+    """
     if radiance.shape[:2] == (height, width):
         return radiance
     padded = _padded(radiance[None])
@@ -178,18 +189,25 @@ def _level_coordinate(roughness: Float[Tensor, "p 1"]) -> Float[Tensor, "p 1"]:
     return lower + (clamped - levels[lower]) / (levels[lower + 1] - levels[lower])
 
 
-def _lookup(
-    maps: Float[Tensor, "levels height width 3"],
+def look_up(
+    maps: Float[Tensor, "levels height width c"],
     directions: Float[Tensor, "p 3"],
     level: Float[Tensor, "p 1"],
-) -> Float[Tensor, "p 3"]:
+) -> Float[Tensor, "p c"]:
+    """Maps between their texels; longitude wraps and rows go on over the poles.
+
+    Args:
+        maps: One for each level.
+        directions: Unit.
+        level: Fractional index of a map.
+    """
     u, v = environment_coordinates(directions)
     return _sample(_padded(maps), u, v, level[:, 0])
 
 
 def _padded(
-    maps: Float[Tensor, "levels height width 3"],
-) -> Float[Tensor, "levels padded_height padded_width 3"]:
+    maps: Float[Tensor, "levels height width c"],
+) -> Float[Tensor, "levels padded_height padded_width c"]:
     """One more texel on all sides: longitude wraps, rows continue on the pole's far side."""
     half = maps.shape[2] // 2
     top, bottom = (maps[:, i : i + 1].roll(half, dims=2) for i in (0, maps.shape[1] - 1))
@@ -198,11 +216,11 @@ def _padded(
 
 
 def _sample(
-    padded: Float[Tensor, "levels padded_height padded_width 3"],
+    padded: Float[Tensor, "levels padded_height padded_width c"],
     u: Float[Tensor, " p"],
     v: Float[Tensor, " p"],
     level: Float[Tensor, " p"],
-) -> Float[Tensor, "p 3"]:
+) -> Float[Tensor, "p c"]:
     levels, height, width = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
     # grid_sample's coordinates run from -1 at the first texel's centre to 1 at the last one's.
     x = (u * width + 0.5) * (2.0 / (width + 1)) - 1.0

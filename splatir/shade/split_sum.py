@@ -3,11 +3,13 @@
 Split-sum approximation, Karis 2013: specular = (F0 A + B) PF(R', roughness), where PF is the light
 convolved with a GGX lobe around R' and A, B integrate the BRDF under white light. R' leans from the
 mirror direction to the normal as rough lobes do (Lagarde and de Rousiers 2014, 4.9.3). The Lambert
-part is exact: albedo (1 - metallic) E(n) / pi. The Disney lobe and that of cloth are that times
-what they reflect of white light, exact under a uniform light alone.
+part is exact: albedo (1 - metallic) E(n) / pi. So is the Disney lobe, that times what it reflects
+more (`shade.disney_light`), but for the resolution of its maps. The lobe of cloth is that times
+what it reflects of white light, exact under a uniform light alone.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,13 +26,22 @@ from splatir.scene.lights import (
 )
 from splatir.shade.brdf import Masking, ShadingSettings, f0
 from splatir.shade.cloth import sheen_albedo
-from splatir.shade.lobe_energy import disney_albedo, split_sum_terms
+from splatir.shade.disney_light import DisneyLight
+from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.native_split_sum import can_shade_natively, shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
 from splatir.shade.punctual import shade_punctual
 from splatir.shade.surface import Shading, SurfacePoints
 
 _MIN_COSINE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """An environment convolved with the lobes; `retro` where the diffuse one is Disney's."""
+
+    prefiltered: PrefilteredLight
+    retro: DisneyLight | None
 
 
 class SplitSum:
@@ -48,7 +59,7 @@ class SplitSum:
             settings: Variants of the BRDF.
         """
         self._settings = settings
-        self._environments: list[PrefilteredLight] = []
+        self._environments: list[_Environment] = []
         self._punctual: list[PointLight | DirectionalLight] = []
         for simple in flatten_light(light):
             if isinstance(simple, PointLight | DirectionalLight):
@@ -56,7 +67,8 @@ class SplitSum:
                 continue
             if isinstance(simple, SphericalHarmonicLight):
                 simple = environment_from_sh(simple)
-            self._environments.append(prefilter(simple))
+            retro = DisneyLight.of(simple) if settings.diffuse == "disney" else None
+            self._environments.append(_Environment(prefilter(simple), retro))
 
     def shade(self, points: SurfacePoints) -> Shading:
         """Reflected radiance of points; differentiable in them and in the light.
@@ -83,18 +95,18 @@ class SplitSum:
         """
         total = torch.zeros_like(normals)
         for light in self._environments:
-            total = total + light.irradiance_at(normals)
+            total = total + light.prefiltered.irradiance_at(normals)
         return total
 
-    def _shade_environment(self, points: SurfacePoints, light: PrefilteredLight) -> Shading:
+    def _shade_environment(self, points: SurfacePoints, light: _Environment) -> Shading:
         masking = self._settings.masking
-        if can_shade_natively(points, light):
-            shading = shade_natively(points, light, masking=masking)
+        if can_shade_natively(points, light.prefiltered):
+            shading = shade_natively(points, light.prefiltered, masking=masking)
         else:
-            shading = shade_torch(points, light, masking)
+            shading = shade_torch(points, light.prefiltered, masking)
         diffuse = shading.diffuse
-        if self._settings.diffuse == "disney":
-            diffuse = diffuse * disney_albedo(_cosine_of_view(points), points.roughness)
+        if light.retro is not None:
+            diffuse = diffuse * light.retro.ratio(points)
         if points.sheen is not None:
             diffuse = diffuse * sheen_albedo(_cosine_of_view(points), points.sheen)
         return Shading(diffuse, shading.specular)

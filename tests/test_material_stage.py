@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from splatir.scene.lights import EnvironmentLight
 from splatir.settings import SettingsError
 from splatir.shade.split_sum import SplitSum
 from splatir.storage.checkpoint import load_checkpoint
+from splatir.train import material_trainer
 from splatir.train.finished import load_run
 from splatir.train.material_settings import MaterialSettings
 from splatir.train.material_step import KnownLight, MaterialContext, material_step
@@ -37,6 +38,7 @@ from splatir.train.settings import TrainSettings
 from splatir.train.stages import MaterialStage, stages_of
 from splatir.train.start_materials import initial_materials, known_light, start_materials
 from splatir.train.state import TrainState, check_contents
+from splatir.train.step import StepReport
 from tests.captures import small_scene, write_colmap, write_nerf_synthetic
 from tests.faults import the_error
 from tests.lit_runs import sloping_light, sphere
@@ -170,6 +172,26 @@ def test_a_known_light_stays_as_its_file_says_in_the_world_frame(
     small.envmap.unlink()
     train(TrainSettings(resume=run))
     assert_same(final_state(run), final_state(small.output))
+
+
+def test_a_known_light_is_as_coarse_as_a_learned_one_until_that_would_have_settled(
+    small: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materials = replace(small.materials, environment_height=4, settles_at=0.5)
+    envmap = write_map(tmp_path / "light.exr", sloping_light())
+    rows = []
+
+    def recorded(state: TrainState, context: MaterialContext, *view: Any) -> StepReport:
+        assert context.known_light is not None
+        rows.append((state.step, context.known_light.light.radiance.shape[0]))
+        return material_step(state, context, *view)
+
+    monkeypatch.setattr(material_trainer, "material_step", recorded)
+    train(replace(small, envmap=envmap, materials=materials))
+    middle = small.steps + materials.steps // 2
+    whole = sloping_light().radiance.shape[0]
+    assert rows == [(step, 4 if step < middle else whole) for step, _ in rows]
+    assert {height for _, height in rows} == {4, whole}
 
 
 def test_a_run_stopped_before_its_materials_still_needs_the_file_of_the_light(

@@ -11,6 +11,7 @@ from splatir.raster.contract import RasterBackend, RasterOptions
 from splatir.scene.camera import Camera
 from splatir.scene.gaussians import GEOMETRY_KEYS, GaussianModel, Gaussians
 from splatir.scene.lights import EnvironmentLight
+from splatir.shade.prefilter import averaged_down
 from splatir.train.grey_card import GreyCard
 from splatir.train.material_step import (
     KnownLight,
@@ -83,6 +84,7 @@ class MaterialTrainer:
         self._settings = settings
         self._inputs = inputs
         self._scene: SceneTransport | None = None
+        self._known: dict[bool, KnownLight] = {}
 
     def start(self, state: TrainState, known_light: EnvironmentLight | None) -> TrainState:
         """The state at the start of the stage.
@@ -110,10 +112,6 @@ class MaterialTrainer:
             state: In the stage; advanced by each step.
             stage: Losses and schedule.
         """
-        assert state.environment is not None
-        known = None
-        if not state.environment.requires_grad:
-            known = KnownLight.of(EnvironmentLight(state.radiance))
         seen = self._seen_light(state)
         inputs = self._inputs
         context = MaterialContext(
@@ -121,7 +119,7 @@ class MaterialTrainer:
             inputs.rasterizer,
             self._settings.rates,
             RasterOptions(antialiased=self._settings.uses_antialiasing),
-            known,
+            self._known_light(state, stage),
             self._radiance(stage),
             inputs.thickness,
             scale=self._scale(seen),
@@ -137,7 +135,8 @@ class MaterialTrainer:
         self, state: TrainState, context: MaterialContext, camera: Camera, photo: Photo
     ) -> StepReport:
         stage, inputs = context.stage, self._inputs
-        context = replace(context, transport=self._transport(state, stage))
+        transport, known = self._transport(state, stage), self._known_light(state, stage)
+        context = replace(context, transport=transport, known_light=known)
         if stage.checks_metal(state.step):
             check_metal(
                 state,
@@ -156,6 +155,23 @@ class MaterialTrainer:
     def _traced(self, gaussians: Gaussians) -> SceneTransport:
         """What Gaussians see of each other."""
         return SceneTransport.of(gaussians.detach(), self._settings.materials.directions)
+
+    def _known_light(self, state: TrainState, stage: MaterialStage) -> KnownLight | None:
+        """The given light, as coarse as a learned one until that would have settled.
+
+        Under a sharp sun a surface that leans a little too far from it loses most of its light, and
+        its albedo makes up for it before the normal can.
+        """
+        assert state.environment is not None
+        if state.environment.requires_grad:
+            return None
+        is_whole = stage.has_settled(state.step)
+        if is_whole not in self._known:
+            radiance = state.radiance
+            if not is_whole:
+                radiance = averaged_down(radiance, stage.settings.environment_height)
+            self._known[is_whole] = KnownLight.of(EnvironmentLight(radiance))
+        return self._known[is_whole]
 
     def _transport(self, state: TrainState, stage: MaterialStage) -> SceneTransport | None:
         """What a step takes for what the Gaussians see: as last traced, also after a resume."""

@@ -73,7 +73,7 @@ class TrainSettings(Settings):
             and "x0,y0,z0,x1,y1,z1" a box that holds it, in the capture's own frame; "none" trains
             the radiance of everything alike, without materials.
         envmap: The true environment (.hdr or .exr, in the capture's frame), where it is known; it
-            is kept fixed.
+            is kept fixed, and trained with as coarsely as a learned one at first.
         grey_card: NAME:X,Y, a photo and a pixel of it (from 0 at the top left) that shows a neutral
             surface of known reflectance; it fixes brightness and tint of the light.
         grey_reflectance: What that surface reflects, linear.

@@ -8,7 +8,7 @@ from splatir.maths.rotations import rotation_from_quat
 from splatir.maths.spherical_harmonics import SH_DC
 from splatir.scene.camera import Camera
 from splatir.scene.focus import common_sphere, focus_point
-from splatir.scene.hull import visual_hull_points
+from splatir.scene.hull import is_seen_enough, visual_hull_points
 from splatir.scene.initialise import (
     InitialisationSettings,
     SeedPoints,
@@ -97,6 +97,25 @@ def test_hull_of_a_sphere_lies_on_it_with_outward_normals() -> None:
     assert (offsets.norm(dim=-1) - 0.6).abs().median() < 0.05
     outward = torch.nn.functional.normalize(offsets, dim=-1)
     assert (outward * points.normals).sum(-1).median() > 0.9
+
+
+def test_what_few_cameras_see_before_their_masks_is_no_part_of_the_hull() -> None:
+    """Two cameras stand close above the object, where no frame of the others reaches."""
+    positions = [(math.cos(a), math.sin(a), 0.3) for a in torch.arange(0.0, 6.28, 0.3).tolist()]
+    cameras = [look_at([*position], [0.0, 0.0, -0.2]) for position in positions]
+    cameras += [look_at([x, -0.05, 0.9], [0.0, 0.0, 0.0]) for x in (-0.04, 0.04)]
+    alphas = [sphere_mask(camera, torch.zeros(3), 0.2) for camera in cameras]
+    points = visual_hull_points(cameras, alphas, 2000, seed=0)
+    assert points is not None
+    assert points.positions.norm(dim=-1).max() < 0.3
+
+
+def test_places_that_few_cameras_see_are_told_from_others() -> None:
+    few = is_seen_enough(torch.tensor([0, 1, 2, 4, 20]), 20)
+    assert few.tolist() == [False, False, False, True, True]
+    assert is_seen_enough(torch.tensor([0, 1, 2]), 2).tolist() == [False, False, True]
+    assert is_seen_enough(torch.tensor([0, 1]), 1).tolist() == [False, True]
+    assert is_seen_enough(torch.zeros(0, dtype=torch.int32), 3).shape == (0,)
 
 
 def test_contradicting_masks_have_no_hull() -> None:

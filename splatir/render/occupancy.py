@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from splatir.render.geometry import pixels_of, ray_directions
 from splatir.scene.camera import Camera
+from splatir.scene.hull import is_seen_enough
 from splatir.scene.region import Region
 
 # Voxels along an edge, samples along a ray through them, pixels of a silhouette along a ray's.
 _SIZE, _SAMPLES, _STRIDE = 80, 64, 2
-# A voxel needs so many views, and this share of them must have it in their mask: some masks lack a
-# part, and others hold what lies behind.
-_MIN_VIEWS, _SHARE = 2, 0.88
+# This share of a voxel's views must have it in their mask: some masks lack a part, and others hold
+# what lies behind.
+_SHARE = 0.88
 # Over this much of the share, occupancy goes from 0 to 1.
 _SOFTNESS = 0.2
 
@@ -72,7 +73,7 @@ def common_occupancy(
     """
     ticks = (torch.arange(_SIZE) + 0.5) / _SIZE * 2.0 - 1.0
     voxels = torch.cartesian_prod(ticks, ticks, ticks) * region.radius + region.centre
-    votes, views = torch.zeros(len(voxels)), torch.zeros(len(voxels))
+    votes, views = torch.zeros(len(voxels)), torch.zeros(len(voxels), dtype=torch.int32)
     for camera, mask in zip(cameras, masks, strict=True):
         pixels, is_seen = pixels_of(camera, voxels)
         size = torch.tensor([camera.width, camera.height])
@@ -82,8 +83,9 @@ def common_occupancy(
         )
         votes += is_seen * vote[0, 0, 0]
         views += is_seen
-    share = votes / views.clamp_min(1.0)
-    inside = region.contains(voxels) & (views >= min(_MIN_VIEWS, len(cameras)))
+    share = votes / views.clamp_min(1)
+    views = torch.where(region.contains(voxels), views, 0)
+    inside = is_seen_enough(views, len(cameras))
     values = (((share - _SHARE) / _SOFTNESS + 0.5).clamp(0.0, 1.0) * inside).view((_SIZE,) * 3)
     labels = np.empty(values.shape, np.int32)
     ndimage.label((values >= 0.5).numpy(), output=labels)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from splatir.maths.frames import transform_points
@@ -14,8 +14,9 @@ from splatir.scene.initialise import SeedPoints
 
 # Voxels along each edge of the object's bounding cube, and of the cube that it is looked for in.
 GRID_SIZE, _SEARCH_SIZE = 112, 48
-# Cameras that must see a voxel before masks may keep it.
-_MIN_VIEWS = 2
+# Cameras that must see a place before masks may keep it: so many, and such a part of those that see
+# the best seen one. What only one or two see, close before them, their masks allow all the way.
+_MIN_VIEWS, _MIN_SHARE = 2, 0.2
 # Free voxels around the object's bounding box.
 _MARGIN = 4
 # Blur of the occupancy that the surface is taken from, and of the one for normals, in voxels. More
@@ -55,6 +56,18 @@ def visual_hull_points(
     if not (field >= 0.5).any():
         return None
     return _surface_points(field, centre, half_size, count, seed)
+
+
+def is_seen_enough(seen: Int[Tensor, "*places"], num_cameras: int) -> Bool[Tensor, "*places"]:
+    """Whether so many cameras see a place that masks say something about it.
+
+    Args:
+        seen: Number of cameras that see each place.
+        num_cameras: Of all.
+    """
+    if not seen.numel():
+        return torch.zeros_like(seen, dtype=torch.bool)
+    return seen >= max(min(_MIN_VIEWS, num_cameras), _MIN_SHARE * int(seen.max()))
 
 
 def _bounding_cube(
@@ -109,7 +122,7 @@ def _carve(
         least = torch.where(inside, torch.minimum(least, coverage), least)
         keep = least > 0.0
         index, seen, least = index[keep], (seen + inside)[keep], least[keep]
-    enough = seen >= min(_MIN_VIEWS, len(cameras))
+    enough = is_seen_enough(seen, len(cameras))
     field = torch.zeros(size, size, size)
     field[tuple(index[enough].T)] = least[enough]
     return field

@@ -29,12 +29,15 @@ from splatir.codecs.atomic import write_text
 from splatir.codecs.hdr import read_hdr
 from splatir.maths.colour import srgb_from_linear
 from splatir.scene.lights import EnvironmentLight
+from splatir.shade.brdf import ShadingSettings
 from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.split_sum import SplitSum
 
 ALBEDO = (0.9, 0.5, 0.1)
 ROUGHNESS = (0.1, 0.2, 0.4, 0.7, 1.0)
 METALLIC = (0.0, 0.5, 1.0)
+# Mitsuba's lobe is the same for every roughness, so that it is rendered once.
+_LAMBERT = ShadingSettings("lambert")
 # Pixels along a side of the sphere's picture.
 _MITSUBA_SIZE, _SPLIT_SUM_SIZE = 10, 32
 # Linear mean of the exposed picture; 0.54 after encoding.
@@ -71,7 +74,8 @@ def _against_mitsuba(lights: dict[str, Tensor], num_samples: int) -> str:
 
     def error(name: str, material: Material) -> float:
         points = sphere_points(_MITSUBA_SIZE, material)
-        ours = MonteCarlo(EnvironmentLight(lights[name]), num_samples).shade(points).radiance
+        light = EnvironmentLight(lights[name])
+        ours = MonteCarlo(light, num_samples, settings=_LAMBERT).shade(points).radiance
         bsdf = specular_bsdf(material)
         theirs = reflected_radiance(points, lights[name], bsdf, num_samples)
         theirs = theirs + (1.0 - material.metallic) * points.albedo * diffuse[name]

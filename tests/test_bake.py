@@ -20,6 +20,7 @@ from splatir.scene.lights import EnvironmentLight, environment_directions
 from splatir.scene.normals import normal_axes
 from splatir.scene.radiance import radiance_colours
 from splatir.scene.transform import transform_model
+from splatir.shade.brdf import ShadingSettings
 from splatir.shade.split_sum import SplitSum
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.transport.orientation import orient_outwards
@@ -104,7 +105,7 @@ class ByAngle:
 
 def test_a_diffuse_bake_is_albedo_times_irradiance_from_everywhere() -> None:
     model = sphere(60)
-    shader = SplitSum(WINDOW)
+    shader = SplitSum(WINDOW, ShadingSettings("lambert"))
     baked = bake_radiance(model, DiffuseOnly(shader))
     points = SurfacePoints(
         model.means, model.means, model.means,

@@ -77,7 +77,8 @@ def test_a_measured_sky_with_sun_reflects_what_mitsuba_says(shared_data: Path) -
     radiance = torch.from_numpy(read_hdr(shared_data / "env" / "venice_sunset_1k.hdr"))
     material = Material((0.9, 0.5, 0.1), 0.3, 0.5)
     points = sphere_points(8, material)
-    shading = MonteCarlo(EnvironmentLight(radiance), 8192).shade(points)
+    lambert = ShadingSettings("lambert")
+    shading = MonteCarlo(EnvironmentLight(radiance), 8192, settings=lambert).shade(points)
     theirs = reflected_radiance(points, radiance, specular_bsdf(material), 8192)
     assert relative_error(shading.specular, theirs) < 0.01
     theirs = reflected_radiance(points, radiance, diffuse_bsdf(material), 8192)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from splatir.scene.lights import PointLight
+from splatir.shade.brdf import ShadingSettings
 from splatir.shade.surface import SurfacePoints
 from splatir.transport.lit import LitGaussians, light_gaussians
 from splatir.transport.path_integrator import PathSettings, PathTracing
@@ -29,8 +30,9 @@ def lit_ground() -> tuple[LitGaussians, PathTracing, Tensor]:
     light = PointLight(torch.tensor(LAMP), torch.ones(3))
     free = ground.positions[:, :2].abs().amax(-1) > BOX + 2.0 * SPACING
     inside = ground.positions[:, :2].abs().amax(-1) < GROUND - 2.0 * SPACING
-    paths = PathTracing(scene, materials, light, PathSettings(64, 0))
-    return light_gaussians(scene, materials, light), paths, (free & inside).nonzero()[:, 0]
+    lambert = ShadingSettings("lambert")
+    paths = PathTracing(scene, materials, light, PathSettings(64, 0), lambert)
+    return light_gaussians(scene, materials, light, lambert), paths, (free & inside).nonzero()[:, 0]
 
 
 def points_on(which: Tensor) -> SurfacePoints:

@@ -56,7 +56,7 @@ def test_constant_light_on_lambert_gives_the_albedo(dtype: torch.dtype) -> None:
     parts = {key: value.to(dtype) for key, value in vars(points).items() if value is not None}
     points = SurfacePoints(**parts)
     light = EnvironmentLight(torch.full((8, 16, 3), 2.0, dtype=dtype))
-    shading = MonteCarlo(light, 1024).shade(points)
+    shading = MonteCarlo(light, 1024, settings=ShadingSettings("lambert")).shade(points)
     assert shading.diffuse.dtype == dtype
     assert torch.allclose(shading.diffuse, 2.0 * points.albedo, rtol=0.02)
     assert shading.diffuse.mean(0) / 2.0 == pytest.approx(points.albedo[0].tolist(), rel=1e-3)

@@ -1,14 +1,15 @@
 """How well does each kind of surface explain what the photos saw of each Gaussian?
 
-Three explanations are fitted in closed form under a light, for one roughness at a time. With L_v
-the light that the specular lobe gathers for view v, and A_v, B_v the split-sum terms:
+Four explanations are fitted in closed form under a light, for one roughness at a time. With L_v
+the light that the specular lobe gathers for view v, A_v, B_v the split-sum terms, and D_v what the
+Disney lobe reflects of the light over what Lambert's does:
 
-* dielectric: seen_v = albedo E / pi + (0.04 A_v + B_v) L_v
-* cloth:      seen_v = a + b (1 - n.v) + (0.04 A_v + B_v) L_v
-* velvet:     seen_v = a (1 - s (n.v)^2) + (0.04 A_v + B_v) L_v, which is how cloth is shaded
+* dielectric: seen_v = D_v albedo E / pi + (0.04 A_v + B_v) L_v
+* cloth:      seen_v = D_v (a + b (1 - n.v)) + (0.04 A_v + B_v) L_v
+* velvet:     seen_v = D_v a (1 - s (n.v)^2) + (0.04 A_v + B_v) L_v, which is how cloth is shaded
 * metal:      seen_v = albedo A_v L_v + B_v L_v
 
-The diffuse term of a dielectric does not depend on the view, that of cloth as its sheen does, and a
+The diffuse term of a dielectric hardly depends on the view, that of cloth as its sheen does, and a
 metal has none. Brightness is left free (an albedo above 1 is allowed), so that only the change over
 views decides, not the unknown scale of the light. Where transport is known, E and L_v lack what
 other Gaussians hide and have what those send instead: what the photos saw of them.
@@ -27,6 +28,7 @@ from splatir.scene.gaussians import GaussianModel
 from splatir.scene.lights import EnvironmentLight
 from splatir.scene.normals import facing_normals
 from splatir.shade.brdf import DIELECTRIC_F0
+from splatir.shade.disney_light import DisneyLight
 from splatir.shade.lobe_energy import split_sum_terms
 from splatir.shade.prefilter import PrefilteredLight, prefilter
 from splatir.transport.bake import Visibility
@@ -37,6 +39,8 @@ from splatir.transport.sums import bounced_irradiance, irradiance, specular_sums
 _MIN_COSINE, _MIN_WEIGHT = 0.15, 1e-3
 # Albedos that the fits may take, as the scale of the light is unknown.
 _MAX_ALBEDO = 4.0
+# Nothing is divided by less of the Disney lobe, where no light is.
+_MIN_LOBE = 0.1
 # Light past occluders may exceed that without them, where lobes meet few directions, by this.
 _MAX_RATIO = 4.0
 
@@ -115,6 +119,7 @@ class MetalFits:
         self._is_hdr = sightings.is_hdr
         self._shown = self._display(self._colours)
         self._light = _LightOnGaussians(light, visibility)
+        self._retro = DisneyLight.of(light)
         #: Pixels that each Gaussian filled, and in how many views.
         self.total = self._sum(self._weights)[:, 0]
         self.sightings = self._sum(torch.ones_like(self._weights))[:, 0]
@@ -131,20 +136,21 @@ class MetalFits:
         normals = self._normals[self._index]
         mirror = 2.0 * self._n_dot_v * normals - self._views
         gathered = self._light.gathered(self._index, self._views, mirror, roughness)
-        matt = self._colours - (DIELECTRIC_F0 * white + rest) * gathered
+        lobe = self._retro.ratio(normals, self._views, level).clamp_min(_MIN_LOBE)
+        matt = (self._colours - (DIELECTRIC_F0 * white + rest) * gathered) / lobe
         mean = self._mean(matt)
         received = self._light.irradiance / math.pi
         albedo = (mean / received.clamp_min(1e-4)).clamp(0.0, _MAX_ALBEDO)
-        dielectric = self._error(matt, (albedo * received)[self._index], 1)
-        cloth = self._error(matt, self._sheen(matt, mean), 2)
+        dielectric = self._error(lobe * (matt - (albedo * received)[self._index]), 1)
+        cloth = self._error(lobe * (matt - self._sheen(matt, mean)), 2)
         sheen, shown = self._velvet(matt, mean)
-        velvet = self._error(matt, shown, 2)
+        velvet = self._error(lobe * (matt - shown), 2)
         tinted, untinted = white * gathered, rest * gathered
         product = self._sum(self._weights * tinted * (self._colours - untinted))
         square = self._sum(self._weights * tinted.square())
         albedo_metal = (product / square.clamp_min(1e-8)).clamp(0.0, _MAX_ALBEDO)
         reflected = albedo_metal[self._index] * tinted + untinted
-        metal = self._error(self._colours, reflected, 1)
+        metal = self._error(self._colours - reflected, 1)
         return Fit(dielectric, cloth, velvet, metal, sheen, albedo, albedo_metal)
 
     def _sheen(
@@ -171,17 +177,12 @@ class MetalFits:
         albedo = self._mean(lobe * matt) / self._mean(lobe.square()).clamp_min(1e-6)
         return sheen, albedo[self._index] * lobe
 
-    def _error(
-        self,
-        seen: Float[Tensor, "pairs 3"],
-        explained: Float[Tensor, "pairs 3"],
-        num_parameters: int,
-    ) -> Float[Tensor, " n"]:
-        """Of what is explained, the rest of the colours being as it is.
+    def _error(self, missed: Float[Tensor, "pairs 3"], num_parameters: int) -> Float[Tensor, " n"]:
+        """Of colours explained but for what is missed, in display values.
 
         With so many parameters of a colour fitted, the error is larger than what is left of it.
         """
-        shown = self._display(self._colours - seen + explained)
+        shown = self._display(self._colours - missed)
         left = self._mean((shown - self._shown).square().sum(-1, keepdim=True))[:, 0]
         return left * self.sightings / (self.sightings - num_parameters).clamp_min(0.5)
 

@@ -32,11 +32,11 @@ class ShadingSettings(Settings):
     """Which of the usual variants of the BRDF.
 
     Attributes:
-        diffuse: Diffuse lobe: "lambert", or "disney" with its retro-reflection.
+        diffuse: Diffuse lobe: "disney" with its retro-reflection, or "lambert".
         masking: Smith masking and shadowing: "separable", or "correlated" in height.
     """
 
-    diffuse: Literal["lambert", "disney"] = "lambert"
+    diffuse: Literal["disney", "lambert"] = "disney"
     masking: Masking = "separable"
 
 

@@ -14,8 +14,6 @@ reflects more than it receives, and the mean over views is 1 - s / 2.
 from jaxtyping import Float
 from torch import Tensor
 
-from splatir.shade.surface import SurfacePoints
-
 
 def sheen_factor(
     n_dot_l: Float[Tensor, "*#batch"],
@@ -52,16 +50,3 @@ def mean_sheen_albedo(sheen: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]
         sheen: 0 for Lambert, to 1.
     """
     return 1.0 - 0.5 * sheen
-
-
-def diffuse_albedo(points: SurfacePoints) -> Float[Tensor, "p 3"]:
-    """Share of uniform light that the diffuse lobe reflects towards the viewer, 0 to 1.
-
-    Args:
-        points: Surface.
-    """
-    matt = points.albedo * (1.0 - points.metallic)
-    if points.sheen is None:
-        return matt
-    n_dot_v = (points.normals * points.views).sum(-1, keepdim=True).clamp(0.0, 1.0)
-    return matt * sheen_albedo(n_dot_v, points.sheen)

@@ -178,3 +178,16 @@ def disney_albedo(
     twice = _GRAZING[0] + 2.0 * n_dot_v * _GRAZING[1] + squared * _GRAZING[2]
     twice = view * (twice + 0.5 * (1.0 - squared) * (_GRAZING[0] - _GRAZING[2]))
     return base + roughness * once + roughness.square() * twice
+
+
+def mean_disney_albedo(roughness: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The same over all views, weighted by their cosine; differentiable.
+
+    Args:
+        roughness: Perceptual.
+    """
+    plain, first, second = _GRAZING
+    base = (1.0 - 0.5 * plain) ** 2
+    once = plain * (2.0 - plain) + first * (4.0 / 3.0 - first)
+    twice = plain**2 + 2.0 * first**2 + second**2 + 0.5 * (plain - second) ** 2
+    return base + roughness * (once + roughness * twice)

@@ -27,7 +27,7 @@ from splatir.scene.lights import (
 from splatir.shade.brdf import Masking, ShadingSettings, f0
 from splatir.shade.cloth import sheen_albedo
 from splatir.shade.disney_light import DisneyLight
-from splatir.shade.lobe_energy import split_sum_terms
+from splatir.shade.lobe_energy import disney_albedo, split_sum_terms
 from splatir.shade.native_split_sum import can_shade_natively, shade_natively
 from splatir.shade.prefilter import PrefilteredLight, prefilter
 from splatir.shade.punctual import shade_punctual
@@ -49,6 +49,9 @@ class SplitSum:
 
     Environment maps and spherical harmonics are prefiltered, point and directional lights are
     exact, the parts of a sum are added.
+
+    Attributes:
+        settings: Variants of the BRDF.
     """
 
     def __init__(self, light: Light, settings: ShadingSettings = ShadingSettings()) -> None:
@@ -58,7 +61,7 @@ class SplitSum:
             light: Any kind; differentiable through its tensors.
             settings: Variants of the BRDF.
         """
-        self._settings = settings
+        self.settings = settings
         self._environments: list[_Environment] = []
         self._punctual: list[PointLight | DirectionalLight] = []
         for simple in flatten_light(light):
@@ -79,7 +82,7 @@ class SplitSum:
             points: Surface.
         """
         parts = [self._shade_environment(points, light) for light in self._environments]
-        parts += [shade_punctual(points, light, self._settings) for light in self._punctual]
+        parts += [shade_punctual(points, light, self.settings) for light in self._punctual]
         if not parts:
             return Shading(torch.zeros_like(points.albedo), torch.zeros_like(points.albedo))
         total = parts[0]
@@ -98,15 +101,29 @@ class SplitSum:
             total = total + light.prefiltered.irradiance_at(normals)
         return total
 
-    def _shade_environment(self, points: SurfacePoints, light: _Environment) -> Shading:
-        masking = self._settings.masking
+    def specular(self, points: SurfacePoints) -> Float[Tensor, "p 3"]:
+        """Specular lobe of points under the environments alone; differentiable as `shade` is.
+
+        Args:
+            points: Surface.
+        """
+        total = torch.zeros_like(points.albedo)
+        for light in self._environments:
+            total = total + self._plain(points, light).specular
+        return total
+
+    def _plain(self, points: SurfacePoints, light: _Environment) -> Shading:
+        """With Lambert's diffuse lobe."""
+        masking = self.settings.masking
         if can_shade_natively(points, light.prefiltered):
-            shading = shade_natively(points, light.prefiltered, masking=masking)
-        else:
-            shading = shade_torch(points, light.prefiltered, masking)
+            return shade_natively(points, light.prefiltered, masking=masking)
+        return shade_torch(points, light.prefiltered, masking)
+
+    def _shade_environment(self, points: SurfacePoints, light: _Environment) -> Shading:
+        shading = self._plain(points, light)
         diffuse = shading.diffuse
         if light.retro is not None:
-            diffuse = diffuse * light.retro.ratio(points)
+            diffuse = diffuse * light.retro.ratio(points.normals, points.views, points.roughness)
         if points.sheen is not None:
             diffuse = diffuse * sheen_albedo(_cosine_of_view(points), points.sheen)
         return Shading(diffuse, shading.specular)
@@ -138,6 +155,24 @@ def specular_albedo(points: SurfacePoints, masking: Masking = "separable") -> Fl
     """
     a, b = split_sum_terms(_cosine_of_view(points), points.roughness, masking)
     return f0(points.albedo, points.metallic) * a + b
+
+
+def diffuse_albedo(
+    points: SurfacePoints, settings: ShadingSettings = ShadingSettings()
+) -> Float[Tensor, "p 3"]:
+    """Share of uniform white light that the diffuse lobe reflects to the viewer.
+
+    Args:
+        points: Surface; differentiable.
+        settings: Variants of the BRDF.
+    """
+    matt = points.albedo * (1.0 - points.metallic)
+    n_dot_v = _cosine_of_view(points)
+    if settings.diffuse == "disney":
+        matt = matt * disney_albedo(n_dot_v, points.roughness)
+    if points.sheen is not None:
+        matt = matt * sheen_albedo(n_dot_v, points.sheen)
+    return matt
 
 
 def _cosine_of_view(points: SurfacePoints) -> Float[Tensor, "p 1"]:

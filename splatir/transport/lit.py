@@ -24,10 +24,9 @@ from splatir.scene.lights import (
     flatten_light,
 )
 from splatir.scene.normals import PAST_HORIZON
-from splatir.shade.brdf import alpha_from_roughness
-from splatir.shade.cloth import diffuse_albedo
+from splatir.shade.brdf import ShadingSettings, alpha_from_roughness
 from splatir.shade.punctual import punctual_irradiance, shade_punctual
-from splatir.shade.split_sum import SplitSum, specular_albedo
+from splatir.shade.split_sum import SplitSum, diffuse_albedo, specular_albedo
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.transport.directions import DirectionCells
 from splatir.transport.materials import SurfaceMaterials
@@ -86,17 +85,23 @@ class CellLight:
     arriving: Float[Tensor, "d 3"]
 
     @classmethod
-    def of(cls, environments: tuple[EnvironmentLight, ...], cells: DirectionCells) -> "CellLight":
+    def of(
+        cls,
+        environments: tuple[EnvironmentLight, ...],
+        cells: DirectionCells,
+        shading: ShadingSettings = ShadingSettings(),
+    ) -> "CellLight":
         """Prefilter environments and deal them out to cells.
 
         Args:
             environments: World frame; differentiable.
             cells: Directions.
+            shading: Variants of the BRDF.
         """
         arriving = torch.zeros_like(cells.directions)
         for environment in environments:
             arriving = arriving + cells.light_from(environment)
-        return cls(SplitSum(LightSum(environments)), cells, arriving)
+        return cls(SplitSum(LightSum(environments), shading), cells, arriving)
 
     @staticmethod
     def narrowest(num_directions: int) -> float:
@@ -184,16 +189,17 @@ class LitGaussians:
             points: Surface.
             channels: Composited at the points.
         """
-        shading = self.light.shader.shade(points)
+        shader = self.light.shader
+        shading = shader.shade(points)
         diffuse_ratio, irradiance, specular_ratio, arriving = channels[:, :_NUM_CHANNELS].split(
             3, dim=-1
         )
-        matt = diffuse_albedo(points) / math.pi
+        matt = diffuse_albedo(points, shader.settings) / math.pi
         diffuse = shading.diffuse * diffuse_ratio + matt * irradiance
         specular = shading.specular * specular_ratio + specular_albedo(points) * arriving
         for i, shadowed in enumerate(self.punctual):
             visible = channels[:, _NUM_CHANNELS + i, None]
-            part = shade_punctual(points, shadowed.light)
+            part = shade_punctual(points, shadowed.light, shader.settings)
             diffuse, specular = diffuse + visible * part.diffuse, specular + visible * part.specular
         return Shading(diffuse, specular)
 
@@ -232,7 +238,7 @@ class LitGaussians:
             return reflectance * (parts[..., 0] - parts[..., 1]) + parts[..., 1]
 
         is_wide = ((alpha - narrowest) / narrowest).clamp(0.0, 1.0)
-        unshadowed = self.light.shader.shade(points).specular
+        unshadowed = self.light.shader.specular(points)
         whole = torch.lerp(reflected(sums.unoccluded), unshadowed, is_wide)
         dark = self.light.dark / math.pi * reflectance.clamp_min(0.01)
         ratio = (reflected(sums.sky) + dark) / (whole + dark)
@@ -241,7 +247,10 @@ class LitGaussians:
 
 
 def light_gaussians(
-    scene: SceneTransport, materials: SurfaceMaterials, light: Light
+    scene: SceneTransport,
+    materials: SurfaceMaterials,
+    light: Light,
+    shading: ShadingSettings = ShadingSettings(),
 ) -> LitGaussians:
     """Light Gaussians with any light.
 
@@ -251,11 +260,12 @@ def light_gaussians(
         scene: What Gaussians see of each other.
         materials: Of the Gaussians.
         light: World frame.
+        shading: Variants of the BRDF.
     """
     materials = materials.detach()
     environments, punctual = _sorted(light)
     scene = scene.aimed_at(environments)
-    cell_light = CellLight.of(environments, scene.visibility.cells)
+    cell_light = CellLight.of(environments, scene.visibility.cells, shading)
     shadowed = tuple(ShadowedLight(each, scene.sees(each)) for each in punctual)
     ratio = diffuse_ratio(scene, cell_light)
     bounced = bounce(scene, materials, cell_light, ratio, shadowed)
@@ -295,7 +305,7 @@ def bounce(
     for shadowed in punctual:
         arriving = punctual_irradiance(scene.positions, normals, shadowed.light)
         direct = direct + shadowed.visible * arriving
-    sent_per_irradiance = materials.total_albedo() / math.pi
+    sent_per_irradiance = materials.total_albedo(light.shader.settings) / math.pi
     indirect = torch.zeros_like(direct)
     for _ in range(NUM_BOUNCES):
         sent = sent_per_irradiance * (direct + indirect)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splatir.scene.gaussians import GaussianModel
-from splatir.shade.brdf import f0
+from splatir.shade.brdf import ShadingSettings, f0
 from splatir.shade.cloth import mean_sheen_albedo
-from splatir.shade.lobe_energy import split_sum_terms
+from splatir.shade.lobe_energy import mean_disney_albedo, split_sum_terms
 
 # Midpoints of the mean over view angles, and roughnesses between which it is interpolated: within
 # 0.002 of the integral.
@@ -60,14 +60,19 @@ class SurfaceMaterials:
         """F0, of the specular lobe."""
         return f0(self.albedo, self.metallic)
 
-    def total_albedo(self) -> Float[Tensor, "n 3"]:
+    def total_albedo(self, settings: ShadingSettings = ShadingSettings()) -> Float[Tensor, "n 3"]:
         """Share of uniform light that the diffuse and the specular lobe together reflect.
 
         For what other surfaces receive, a surface that is matt in both lobes is enough; a hit that
         reflects by its diffuse lobe alone is black on metal.
+
+        Args:
+            settings: Variants of the BRDF.
         """
         a, b = _mean_split_sum(self.roughness)
         matt = (1.0 - self.metallic) * self.albedo
+        if settings.diffuse == "disney":
+            matt = matt * mean_disney_albedo(self.roughness)
         if self.sheen is not None:
             matt = matt * mean_sheen_albedo(self.sheen)
         return matt + self.reflectance * a + b

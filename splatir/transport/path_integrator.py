@@ -20,6 +20,7 @@ from splatir.scene.lights import (
     PointLight,
     flatten_light,
 )
+from splatir.shade.brdf import ShadingSettings
 from splatir.shade.monte_carlo import MonteCarlo
 from splatir.shade.surface import Shading, SurfacePoints
 from splatir.shade.surroundings import Seen
@@ -57,6 +58,7 @@ class PathTracing:
         materials: SurfaceMaterials,
         light: Light,
         settings: PathSettings = PathSettings(),
+        shading: ShadingSettings = ShadingSettings(),
     ) -> None:
         """Prepare a light and bake the radiosity that it leads to.
 
@@ -65,6 +67,7 @@ class PathTracing:
             materials: Of the Gaussians.
             light: Any kind, world frame.
             settings: Samples and bounces.
+            shading: Variants of the BRDF.
 
         Raises:
             ValueError: A light with wrong shapes or values.
@@ -72,12 +75,12 @@ class PathTracing:
         if all(isinstance(part, PointLight | DirectionalLight) for part in flatten_light(light)):
             # What surfaces send is collected with the samples of an environment.
             light = LightSum((light, EnvironmentLight(torch.zeros(4, 8, 3).to(scene.positions))))
-        self._first = MonteCarlo(light, settings.samples)
-        self._further = MonteCarlo(light, _BOUNCE_SAMPLES, seed=1)
+        self._first = MonteCarlo(light, settings.samples, settings=shading)
+        self._further = MonteCarlo(light, _BOUNCE_SAMPLES, 1, shading)
         self._bounces = settings.bounces
         self._scene = scene
         self._materials = materials.detach()
-        self._radiance = light_gaussians(scene, materials, light).bounced.radiance
+        self._radiance = light_gaussians(scene, materials, light, shading).bounced.radiance
 
     def channels(self, camera_position: Float[Tensor, " 3"]) -> Float[Tensor, "n 1"]:
         """Sizes of the Gaussians: rays leave a pixel as far above it as they are large.

@@ -1,14 +1,11 @@
 // Split-sum shading of points under a prefiltered light, and its gradients.
 //
 // Per block of sixteen points: directions and materials in vectors, texels point by point.
-// Gradients to the light are summed in a fixed number of parts of the points, then over the parts
-// in order, so that they do not depend on the number of threads.
 #include "split_sum.h"
 
-#include <algorithm>
-
 #include "abi.h"
-#include "buffers.h"
+#include "points.h"
+#include "texels.h"
 #include "threads.h"
 
 namespace splatir {
@@ -16,15 +13,12 @@ namespace {
 
 constexpr float kDielectric = 0.04f;
 constexpr float kInversePi = 1.0f / kPi;
-// Parts of the points that sum gradients to the light by themselves: at most this many, with at
-// most so many texels together.
-constexpr int64_t kMaxParts = 8, kMaxPartTexels = 1 << 22;
 
 struct Surface {
   int64_t count;
   const float *normals, *views, *albedo, *roughness, *metallic;
 
-  int64_t blocks() const { return (count + kLanes - 1) / kLanes; }
+  int64_t blocks() const { return blocks_of(count); }
 };
 
 struct Light {
@@ -41,49 +35,6 @@ struct Gradients {
   const float *v_diffuse, *v_specular;
   float *normals, *albedo, *roughness, *metallic;  // normals may be null
 };
-
-// Lanes beyond the last point repeat it.
-int64_t point_of(int64_t block, int lane, int64_t count) {
-  return std::min(block * kLanes + lane, count - 1);
-}
-
-Floats load_ones(const float* from, int64_t block, int64_t count) {
-  if ((block + 1) * kLanes <= count) return load(from + block * kLanes);
-  float lanes[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = from[point_of(block, lane, count)];
-  return load(lanes);
-}
-
-Vec3 load_threes(const float* from, int64_t block, int64_t count) {
-  float lanes[3][kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const float* at = from + 3 * point_of(block, lane, count);
-    for (int c = 0; c < 3; ++c) lanes[c][lane] = at[c];
-  }
-  return {load(lanes[0]), load(lanes[1]), load(lanes[2])};
-}
-
-void store_ones(float* to, const Floats& values, int64_t block, int64_t count) {
-  float lanes[kLanes];
-  store(lanes, values);
-  std::copy_n(lanes, std::min<int64_t>(kLanes, count - block * kLanes), to + block * kLanes);
-}
-
-void store_threes(float* to, const Vec3& values, int64_t block, int64_t count) {
-  float lanes[3][kLanes];
-  store(lanes[0], values.x);
-  store(lanes[1], values.y);
-  store(lanes[2], values.z);
-  const int64_t filled = std::min<int64_t>(kLanes, count - block * kLanes);
-  float* start = to + 3 * block * kLanes;
-  for (int64_t lane = 0; lane < filled; ++lane)
-    for (int c = 0; c < 3; ++c) start[3 * lane + c] = lanes[c][lane];
-}
-
-// Without reading beyond the third number.
-SPLATIR_INLINE Quad load_texel(const float* from) { return Quad{from[0], from[1], from[2], 0.0f}; }
-
-SPLATIR_INLINE float sum_three(Quad a) { return a[0] + a[1] + a[2]; }
 
 // Sums of texels, one per lane, as [lane][channel].
 struct Texels {
@@ -181,10 +132,8 @@ SPLATIR_INLINE Slopes blend_backward(const float* texels, const Place& place, in
       store_quad(at, load_quad(at) + (factor * corners.weight[k]) * gradient);
     }
   }
-  const float x = place.x_share[lane], y = place.y_share[lane];
-  const float top = products[1] - products[0], bottom = products[3] - products[2];
-  const float left = products[2] - products[0], right = products[3] - products[1];
-  return {value, sum_three(value * gradient), top + y * (bottom - top), left + x * (right - left)};
+  const Slope slope = slope_of(products, place, lane);
+  return {value, sum_three(value * gradient), slope.x, slope.y};
 }
 
 // What the lookups of a block say.
@@ -276,60 +225,12 @@ void shade_backward(const Surface& surface, const Light& light, int64_t index,
                index, surface.count);
 }
 
-struct Scratch {
-  Buffer<float> texels;  // gradients of each part
-};
-
-ObjectPool<Scratch>& scratches() {
-  static auto* pool = new ObjectPool<Scratch>;
-  return *pool;
-}
-
-int64_t num_parts(const Surface& surface, const Light& light) {
-  const int64_t affordable = std::max<int64_t>(kMaxPartTexels / light.texels(), 1);
-  return std::min({kMaxParts, affordable, std::max<int64_t>(surface.blocks(), 1)});
-}
-
-// Sums the parts in order and drops the fourth channel.
-void sum_parts(int64_t num_threads, const float* parts, int64_t count, int64_t num_texels,
-               float* __restrict to) {
-  parallel_ranges(num_threads, num_texels, [&](int, int64_t begin, int64_t end) {
-    for (int64_t texel = begin; texel < end; ++texel) {
-      Quad total = load_quad(parts + 4 * texel);
-      for (int64_t part = 1; part < count; ++part)
-        total += load_quad(parts + 4 * (part * num_texels + texel));
-      for (int c = 0; c < 3; ++c) to[3 * texel + c] = total[c];
-    }
-  });
-}
-
 void shade_all_backward(int64_t num_threads, const Surface& surface, const Light& light,
                         const Gradients& gradients, float* v_texels) {
-  const int64_t blocks = surface.blocks();
-  if (v_texels == nullptr) {
-    parallel_ranges(num_threads, blocks, [&](int, int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block)
-        shade_backward(surface, light, block, gradients, nullptr);
-    });
-    return;
-  }
-  const int64_t parts = num_parts(surface, light), size = 4 * light.texels();
-  Scratch* scratch = scratches().acquire();
-  float* sums;
-  try {
-    sums = scratch->texels.reserve(parts * size);
-  } catch (...) {
-    delete scratch;
-    throw;
-  }
-  parallel_tasks(num_threads, parts, [&](int, int64_t part) {
-    float* own = sums + part * size;
-    std::fill_n(own, size, 0.0f);
-    for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block)
-      shade_backward(surface, light, block, gradients, own);
-  });
-  sum_parts(num_threads, sums, parts, light.texels(), v_texels);
-  scratches().release(scratch);
+  sum_texel_gradients(num_threads, surface.blocks(), light.texels(), v_texels,
+                      [&](int64_t block, float* own) {
+                        shade_backward(surface, light, block, gradients, own);
+                      });
 }
 
 }  // namespace

@@ -121,6 +121,17 @@ SPLATIR_INLINE Corners corners_of(const Place& place, int lane, const Map& map) 
           {(1.0f - x) * (1.0f - y), x * (1.0f - y), (1.0f - x) * y, x * y}};
 }
 
+// By columns and rows, of a blend of values at the corners.
+struct Slope {
+  float x, y;
+};
+
+SPLATIR_INLINE Slope slope_of(const float (&corners)[4], const Place& place, int lane) {
+  const float top = corners[1] - corners[0], bottom = corners[3] - corners[2];
+  const float left = corners[2] - corners[0], right = corners[3] - corners[1];
+  return {top + place.y_share[lane] * (bottom - top), left + place.x_share[lane] * (right - left)};
+}
+
 // Cell of the roughness levels, and its slope.
 struct Level {
   float index[kLanes], share[kLanes];

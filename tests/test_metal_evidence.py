@@ -222,7 +222,8 @@ def test_fits_know_the_shadow_and_the_light_of_neighbours() -> None:
     [
         (0.05, 0.01, False),
         (0.08, 0.08, False),
-        (0.08, 0.065, True),
+        (0.08, 0.065, False),
+        (0.08, 0.045, True),
         (0.10, 0.11, False),
         (0.20, 0.24, True),
         (0.20, 0.26, False),
@@ -240,6 +241,25 @@ def test_metal_may_miss_the_more_the_less_the_others_fit(
     monkeypatch.setattr(MetalFits, "fit", fit)
     found = judge_metal(ball(), sightings(), patchy_light())
     assert bool((found.is_metal[found.is_known] == is_metal).all())
+
+
+@pytest.mark.parametrize(("elsewhere", "is_metal"), [(0.03, True), (0.055, False)])
+def test_where_nothing_fits_better_elsewhere_metal_must_clearly_fit(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: float, is_metal: bool
+) -> None:
+    """A third of a scene that the others miss by 0.1 and metal by 0.08."""
+    odd = ball().means.detach()[:, 0] > 0.3
+
+    def fit(self: MetalFits, _: float) -> Fit:
+        other = torch.where(odd, 0.1**2, elsewhere**2)
+        metal = torch.where(odd, 0.08**2, 0.2**2)
+        albedo = torch.full((len(other), 3), 0.8)
+        return Fit(other, other, other, metal, 0.0 * other, albedo, albedo)
+
+    monkeypatch.setattr(MetalFits, "fit", fit)
+    found = judge_metal(ball(), sightings(), patchy_light())
+    inside = found.is_known & (ball().means.detach()[:, 0] > 0.6)
+    assert bool((found.is_metal[inside] == is_metal).all())
 
 
 def test_a_surface_that_metal_cannot_explain_is_not_outvoted_by_metal_beside_it(

@@ -50,6 +50,13 @@ def test_the_size_of_a_patch_is_what_photos_show_of_it() -> None:
     assert not grown_patches(cores, candidates, heavy, row(6)).any()
 
 
+def test_a_patch_that_photos_hardly_show_is_chance() -> None:
+    cores = chosen(10, 0, 1, 8)
+    weights = torch.tensor([1.0] * 8 + [0.05, 1.0])
+    none = torch.zeros(10, dtype=torch.bool)
+    assert torch.equal(grown_patches(cores, none, weights, row(10)), chosen(10, 0, 1))
+
+
 def test_none_and_unseen_ones_are_no_fault() -> None:
     none = torch.zeros(5, dtype=torch.bool)
     assert not grown_patches(none, ~none, torch.ones(5), row(5)).any()

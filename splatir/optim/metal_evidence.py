@@ -41,6 +41,10 @@ _EVEN_ERROR, _MAX_MARGIN = 0.12, 1.5
 # Error (root of the mean over views of the squared distance in sRGB) below which one of the others
 # explains the photos well enough.
 _GOOD_FIT = 0.06
+# Exposures, poses and light are wrong for all of a scene. Up to so many times the median of what
+# even the best explanation misses (at most up to the error above), metal must leave less than this
+# part of the others' squared error.
+_TYPICAL_FITS, _CLEARLY = 2.5, 0.4
 # Metals reflect at least about half of the light in some channel.
 _MIN_METAL_ALBEDO = 0.4
 # Whatever its neighbours are, a Gaussian is no metal whose squared error as metal exceeds that of
@@ -155,6 +159,9 @@ def judge_metal(
     albedo_dielectric = chosen([fit.albedo_dielectric for fit in found], index_dielectric)
     reflectance = _averaged(albedo_metal.amax(-1, keepdim=True), fits.total, near)[:, 0]
     is_metal = metal < (other.sqrt() / _EVEN_ERROR).clamp_max(_MAX_MARGIN) * other
+    typical = float(_median(torch.minimum(other, metal), fits.total).sqrt())
+    is_unusual = other.sqrt() > min(_TYPICAL_FITS * typical, _EVEN_ERROR)
+    is_metal &= is_unusual | (metal < _CLEARLY * other)
     is_metal &= (other.sqrt() > _GOOD_FIT) & (reflectance > _MIN_METAL_ALBEDO)
     velvet, index_velvet = best([fit.velvet for fit in found])
     sheens = torch.stack([fit.sheen for fit in found], 1)[torch.arange(len(means)), index_velvet]
@@ -185,6 +192,14 @@ def _neighbours(means: Float[Tensor, "n 3"], count: int) -> Int[Tensor, "n k"]:
         points, min(count, len(points)), workers=torch.get_num_threads()
     )
     return torch.from_numpy(np.asarray(index).reshape(len(points), -1)).to(means.device)
+
+
+def _median(values: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The value that half of the weight lies below."""
+    order = values.argsort()
+    below = weights[order].cumsum(0)
+    middle = torch.searchsorted(below, 0.5 * below[-1:]).clamp_max(len(values) - 1)
+    return values[order[middle[0]]]
 
 
 def _averaged(

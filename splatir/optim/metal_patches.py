@@ -12,9 +12,9 @@ from torch import Tensor
 
 # A candidate joins once metal is such a share of what its neighbours show.
 _MIN_SHARE = 0.25
-# A grown patch is metal if its core is so much of it: chance finds small cores amid much that might
-# be metal as well.
-_MIN_CORE = 0.625
+# A grown patch is metal if its core is so much of it, and if it is so much of all that photos show:
+# chance finds small cores amid much that might be metal as well, and small patches.
+_MIN_CORE, _MIN_PATCH = 0.5, 0.01
 
 
 def grown_patches(
@@ -47,7 +47,8 @@ def grown_patches(
     patch, count = _patches(found, near)
     core = weights.new_zeros(count).index_add_(0, patch, weights * cores)
     whole = weights.new_zeros(count).index_add_(0, patch, weights * found)
-    return found & (core > _MIN_CORE * whole)[patch]
+    is_metal = (core > _MIN_CORE * whole) & (whole > _MIN_PATCH * weights.sum())
+    return found & is_metal[patch]
 
 
 def _patches(

@@ -65,9 +65,10 @@ def test_a_white_sky_shows_a_rough_dielectric_in_its_albedo(
 ) -> None:
     white = EnvironmentLight(torch.full((16, 32, 3), 2.0))
     found = relight("--envmap", write_map(tmp_path / "a.exr", white), "--set", "roughness=1")
-    inside = found["alpha"] > 0.99
-    # A dielectric adds a few percent of uncoloured reflection.
-    excess = found["rgb"][inside] / 2.0 - np.array(ALBEDO)
+    # A dielectric adds a few percent of uncoloured reflection, more at its rim, as its paint does.
+    middle = found["rgb"][13:23, 19:29]
+    assert found["alpha"][13:23, 19:29].min() > 0.99
+    excess = middle / 2.0 - np.array(ALBEDO)
     assert (excess > 0.0).all() and (excess < 0.1).all()
 
 
@@ -140,7 +141,7 @@ def test_upright_puts_the_maps_top_up_and_a_lying_capture_is_told(
     with np.load(tmp_path / "upright" / "frame_000.npz") as found:
         rgb = found["rgb"].mean(-1)
     # The cameras stand upright: the sphere's top is bright.
-    assert rgb[11, 24] > 3.0 * rgb[25, 24] > 0.0
+    assert rgb[11, 24] > 2.5 * rgb[25, 24] > 0.0
 
 
 def test_a_sun_lights_its_side(relight: Relight) -> None:

@@ -36,7 +36,7 @@ from splatir.shade.split_sum import SplitSum
 ALBEDO = (0.9, 0.5, 0.1)
 ROUGHNESS = (0.1, 0.2, 0.4, 0.7, 1.0)
 METALLIC = (0.0, 0.5, 1.0)
-# Mitsuba's lobe is the same for every roughness, so that it is rendered once.
+# The diffuse lobe of both tables: the same for every roughness, so that Mitsuba renders it once.
 _LAMBERT = ShadingSettings("lambert")
 # Pixels along a side of the sphere's picture.
 _MITSUBA_SIZE, _SPLIT_SUM_SIZE = 10, 32
@@ -92,11 +92,12 @@ def _against_mitsuba(lights: dict[str, Tensor], num_samples: int) -> str:
 def _split_sum(lights: dict[str, Tensor]) -> str:
     """Table of PSNR over the sphere."""
 
-    shaders = {name: SplitSum(EnvironmentLight(radiance)) for name, radiance in lights.items()}
+    shaders = {name: SplitSum(EnvironmentLight(light), _LAMBERT) for name, light in lights.items()}
 
     def psnr(name: str, material: Material) -> float:
         points = sphere_points(_SPLIT_SUM_SIZE, material)
-        truth = MonteCarlo(EnvironmentLight(lights[name]), 2048).shade(points).radiance
+        light = EnvironmentLight(lights[name])
+        truth = MonteCarlo(light, 2048, settings=_LAMBERT).shade(points).radiance
         exposure = _MEAN / truth.mean()
         pictures = [
             srgb_from_linear(exposure * picture).clamp(0.0, 1.0)

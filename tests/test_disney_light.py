@@ -44,6 +44,10 @@ def lobes_of(points: SurfacePoints) -> tuple[Tensor, Tensor, Tensor]:
     return points.normals, points.views, points.roughness
 
 
+def ratio_of(radiance: Tensor, points: SurfacePoints) -> Tensor:
+    return DisneyLight.of(EnvironmentLight(radiance)).ratio(*lobes_of(points))
+
+
 def summed(points: SurfacePoints, radiance: Tensor, settings: ShadingSettings) -> Tensor:
     """The diffuse lobe, added up over the texels of a fine map."""
     height, width = radiance.shape[:2]
@@ -59,7 +63,7 @@ def summed(points: SurfacePoints, radiance: Tensor, settings: ShadingSettings) -
 def test_the_ratio_is_that_of_the_sums_over_all_directions(roughness: float) -> None:
     points, radiance = spread_points(100, roughness), sky()
     lambert, disney = (summed(points, radiance, each) for each in (LAMBERT, DISNEY))
-    found = DisneyLight.of(EnvironmentLight(radiance)).ratio(*lobes_of(points))
+    found = ratio_of(radiance, points)
     wrong = (found * lambert - disney).abs().sum() / disney.sum()
     unlike = (lambert - disney).abs().sum() / disney.sum()
     assert wrong < 0.1 * unlike
@@ -72,27 +76,19 @@ def test_rough_surfaces_send_light_back_to_where_it_came_from() -> None:
     points = SurfacePoints(
         torch.zeros(2, 3), normal.expand(2, 3), views, ones.expand(2, 3), ones, 0.0 * ones
     )
-    back, forth = DisneyLight.of(EnvironmentLight(sky())).ratio(*lobes_of(points))
+    back, forth = ratio_of(sky(), points)
     assert (back > 1.5 * forth).all()
 
 
 def test_any_resolution_of_the_same_light_gives_the_same() -> None:
     points = spread_points(50, 0.7)
-    ratios = [
-        DisneyLight.of(EnvironmentLight(sky(height))).ratio(*lobes_of(points))
-        for height in (32, 128)
-    ]
+    ratios = [ratio_of(sky(height), points) for height in (32, 128)]
     torch.testing.assert_close(*ratios, rtol=0.02, atol=0.0)
 
 
 def test_no_light_is_reflected_without_a_nan() -> None:
     points = spread_points(5, 0.7)
-    assert (
-        DisneyLight.of(EnvironmentLight(torch.zeros(8, 16, 3)))
-        .ratio(*lobes_of(points))
-        .isfinite()
-        .all()
-    )
+    assert ratio_of(torch.zeros(8, 16, 3), points).isfinite().all()
 
 
 def test_gradients() -> None:

@@ -23,7 +23,7 @@ def grown_patches(
     weights: Float[Tensor, " n"],
     near: Int[Tensor, "n k"],
 ) -> Bool[Tensor, " n"]:
-    """Let candidates join the cores beside them until none does; drop patches of little core.
+    """Let candidates join the cores beside them until none does; drop doubtful patches.
 
     Args:
         cores: What is surely metal.

@@ -99,6 +99,45 @@ def test_masks_of_what_stands_on_nothing_are_kept_where_they_agree() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found.masks, masks, strict=True))
 
 
+def test_masks_that_agree_are_grey_at_their_outlines_only() -> None:
+    """The floor of a found object whose colour was the background's had been half transparent."""
+    views = cameras()
+    truth = [true_mask(camera) for camera in views]
+    alone = Region.sphere(torch.zeros(3), 0.2)
+    masks = []
+    for index, mask in enumerate(truth):
+        row, column = (int(places.float().mean()) for places in mask.nonzero().unbind(-1))
+        mask = mask.clone()
+        mask[row - 2 : row + 3, column - 5 : column] *= 0.6
+        mask[row, column + index % 3] = 0.0
+        mask[:3, :3] = 0.4
+        masks.append(mask)
+    photos = [torch.rand(80, 96, 3) for _ in views]
+    found = outlined_masks(views, photos, masks, alone, alone.enlarged(1.3), None)
+    assert all(torch.equal(a, b) for a, b in zip(found.masks, truth, strict=True))
+
+
+def test_holes_that_all_masks_agree_about_stay() -> None:
+    """A ring about the line of sight of cameras that look at it from one side."""
+    K = torch.tensor([[180.0, 0.0, 48.0], [0.0, 180.0, 48.0], [0.0, 0.0, 1.0]])
+    views = []
+    for index in range(8):
+        angle = 2.0 * math.pi * index / 8
+        place = torch.tensor([0.3 * math.cos(angle), 0.3 * math.sin(angle), 1.0])
+        views.append(Camera(K, look_at(place, torch.zeros(3)), 96, 96))
+    rays = [ray_directions(camera) for camera in views]
+    masks = []
+    for camera, directions in zip(views, rays, strict=True):
+        distance = -camera.position_world[2] / directions[..., 2]
+        place = camera.position_world + distance[..., None] * directions
+        radius = place[..., :2].norm(dim=-1)
+        masks.append(((radius > 0.08) & (radius < 0.16)).float())
+    alone = Region.sphere(torch.zeros(3), 0.2)
+    photos = [torch.rand(96, 96, 3) for _ in views]
+    found = outlined_masks(views, photos, masks, alone, alone.enlarged(1.3), None)
+    assert all(torch.equal(a, b) for a, b in zip(found.masks, masks, strict=True))
+
+
 def test_a_bare_plane_is_what_most_photos_show_of_it() -> None:
     views = cameras()
     features = [photo(camera) for camera in views]

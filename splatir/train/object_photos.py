@@ -57,7 +57,8 @@ class ObjectPhotos:
         if self._log_gains is not None:
             photo = evenly_exposed(photo, self._log_gains[view_index])
         mask = self._masks[view_index].float()[..., None] / 255.0
-        is_rim = _largest(mask, _rim_width(mask)) + _largest(1.0 - mask, _rim_width(mask)) > 1.5
+        width = rim_width(mask.shape)
+        is_rim = _largest(mask, width) + _largest(1.0 - mask, width) > 1.5
         rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
         return Photo(photo.rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
 
@@ -98,8 +99,13 @@ def _largest(mask: Float[Tensor, "h w 1"], reach: int) -> Float[Tensor, "h w 1"]
     return grown[0][..., None]
 
 
-def _rim_width(mask: Tensor) -> int:
-    return max(_MIN_RIM, round(_RIM_SHARE * max(mask.shape)))
+def rim_width(size: Sequence[int]) -> int:
+    """Pixels on each side of an outline in which coverage is uncertain.
+
+    Args:
+        size: Of the photo.
+    """
+    return max(_MIN_RIM, round(_RIM_SHARE * max(size)))
 
 
 def mask_path(folder: Path, view: View) -> Path:

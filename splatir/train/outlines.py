@@ -17,10 +17,13 @@ from splatir.render.occupancy import Occupancy, common_occupancy, may_show
 from splatir.render.plate import Plate, bare_plane
 from splatir.scene.camera import Camera
 from splatir.scene.region import Plane, Region
+from splatir.train.object_photos import rim_width
 
 # Masks of what stands on nothing are kept where they agree in space so well (intersection over
 # union): there is nothing that it could be mistaken for.
 _AGREED = 0.9
+# Deeper within what they have in common than this part of the object's size no mask has a hole.
+_NO_HOLE = 0.05
 # Passes of colours, outlines and what the views agree about.
 _PASSES = 4
 # Longer side of the pictures that are looked at: finer ones would only take longer.
@@ -87,8 +90,9 @@ def outlined_masks(
 ) -> Outlines:
     """Masks that follow the edges of photos, and the shape that they have in common.
 
-    Rough masks of an object in free space are kept if they agree. Where it stands on something,
-    Gaussians of both touch, and photos tell more. Each pass finds the shape that most masks agree
+    Rough masks of an object in free space are kept if they agree, but for what is grey or holes
+    well inside: parts of its background's colour are left to the background. Where it stands on
+    something, Gaussians of both touch, and photos tell more. Each pass finds the shape that most masks agree
     about, and then the minimal cut of each photo between pixels that look like the object and like
     what is around it, held near that shape. What is around it is known where a pixel cannot show
     the region, and on a table from photos in which the object does not hide it.
@@ -107,7 +111,8 @@ def outlined_masks(
     small = [_resized(m, v.camera) for m, v in zip(masks, views, strict=True)]
     shape = common_occupancy([view.camera for view in views], small, search)
     if region.support is None and _agreement(views, small, shape) > _AGREED:
-        return Outlines(list(masks), shape)
+        pairs = zip(masks, cameras, views, strict=True)
+        return Outlines([_opaque(m, _seen(shape, view, c)) for m, c, view in pairs], shape)
     for step in range(_PASSES):
         hidden = None if step == 0 else [mask > 0.1 for mask in small]
         plate = _plate(views, hidden, table, region, inner)
@@ -131,6 +136,22 @@ def _agreement(
         seen, marked = shape.silhouette(view.camera) > 0.5, mask > 0.5
         ratios.append(float((seen & marked).sum()) / max(float((seen | marked).sum()), 1.0))
     return sum(ratios) / len(ratios)
+
+
+def _seen(shape: Occupancy, view: _View, camera: Camera) -> Bool[Tensor, "height width"]:
+    return _resized(shape.silhouette(view.camera), camera) > 0.5
+
+
+def _opaque(
+    mask: Float[Tensor, "height width"], seen: Bool[Tensor, "height width"]
+) -> Float[Tensor, "height width"]:
+    """A rough mask that is grey about its outline only, and has no hole where others have none."""
+    inside = mask > 0.5
+    is_deep = _depth_within(seen) > _NO_HOLE * float(seen.sum()) ** 0.5
+    is_enclosed = torch.from_numpy(ndimage.binary_fill_holes(inside.numpy()))
+    depth = _depth_within(inside | (is_deep & is_enclosed))
+    width = rim_width(mask.shape)
+    return torch.where(depth > width, 1.0, torch.where(depth < -width, 0.0, mask))
 
 
 def _view(

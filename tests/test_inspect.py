@@ -72,6 +72,16 @@ def test_counts_sizes_and_memory_of_a_clean_capture(make: Callable[..., Dataset]
     assert "4 train, 1 test" in text and "no faults found" in text and "background" in text
 
 
+def test_error_of_cameras_is_told_where_it_is_known(make: Callable[..., Dataset]) -> None:
+    dataset = make([photo_of(100)] * 5)
+    assert "expect" not in format_report(inspect_dataset(dataset))
+    assert dataset.points is not None
+    dataset = replace(dataset, points=replace(dataset.points, error=0.01))
+    report = inspect_dataset(dataset)
+    assert report.reprojection_error == pytest.approx(0.4)
+    assert "seen within 0.40 pixels of where cameras expect" in format_report(report)
+
+
 def test_reported_memory_is_what_the_cache_takes(make: Callable[..., Dataset]) -> None:
     dataset = make([photo_of(100, 4)] * 3)
     report = inspect_dataset(dataset)

@@ -83,6 +83,15 @@ def test_what_is_named_is_not_replaced(named: TrainSettings, has_background: boo
     assert for_capture(named, has_background) == named
 
 
+@pytest.mark.parametrize(
+    ("error", "cameras"), [(None, "refine"), (0.6, "refine"), (0.4, "fixed"), (0.0, "fixed")]
+)
+def test_cameras_that_agree_with_sparse_points_stay(error: float | None, cameras: str) -> None:
+    assert for_capture(TrainSettings(), True, error).cameras == cameras
+    assert for_capture(TrainSettings(cameras="refine"), True, error).cameras == "refine"
+    assert for_capture(TrainSettings(), False, error).cameras == "fixed"
+
+
 def test_resolving_twice_changes_nothing() -> None:
     """A run keeps its resolved settings and is resumed from them."""
     once = for_capture(TrainSettings(), has_background=True)

@@ -127,7 +127,7 @@ def _points_in_world(
     if points is None:
         return None
     positions = transform_points(S_world_input, points.positions.double())
-    return SparsePoints(positions.float(), points.colours_srgb.float())
+    return SparsePoints(positions.float(), points.colours_srgb.float(), points.error)
 
 
 def _view_names(images: Sequence[CapturedImage]) -> dict[str, str]:

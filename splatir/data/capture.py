@@ -175,7 +175,10 @@ def pose_from_opengl(T_input_camera: Float[Tensor, "rows 4"], where: str) -> Flo
 
 
 def sparse_points(
-    positions: Float[np.ndarray, "n 3"], colours_srgb: Float[np.ndarray, "n 3"], where: str
+    positions: Float[np.ndarray, "n 3"],
+    colours_srgb: Float[np.ndarray, "n 3"],
+    where: str,
+    error: float | None = None,
 ) -> tuple[SparsePoints | None, tuple[str, ...]]:
     """The points of a file that can be used, and what is to be said about the others.
 
@@ -183,6 +186,7 @@ def sparse_points(
         positions: Input frame.
         colours_srgb: Clipped to [0, 1].
         where: File, for the warnings.
+        error: As in `SparsePoints`.
     """
     # False for NaN as well.
     usable = (np.abs(positions) <= _MAX_COORDINATE).all(axis=1)
@@ -196,5 +200,5 @@ def sparse_points(
         warnings.append(f"{where} holds no points: Gaussians will start at random positions.")
         return None, tuple(warnings)
     colours = np.nan_to_num(colours_srgb[usable]).clip(0.0, 1.0)
-    points = SparsePoints(torch.from_numpy(positions[usable]), torch.from_numpy(colours))
+    points = SparsePoints(torch.from_numpy(positions[usable]), torch.from_numpy(colours), error)
     return points, tuple(warnings)

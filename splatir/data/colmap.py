@@ -1,8 +1,10 @@
 """COLMAP models: cameras, poses and sparse points through pycolmap, images and masks by name."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from statistics import median
 
 import numpy as np
 import pycolmap
@@ -29,6 +31,8 @@ from splatir.maths.frames import invert_rigid
 # A camera stands where another does: this close, as a part of the cameras' mean distance from their
 # middle. So many of a model's cameras must, for its frame to be the capture's.
 _SAME_PLACE, _SAME_SHARE = 1e-3, 0.9
+# Photos that must show a point for it to say how right they are.
+_MIN_TRACK = 2
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", ".")
 
@@ -222,7 +226,20 @@ def _points(
     points = [reconstruction.points3D[i] for i in sorted(reconstruction.points3D)]
     positions = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
     colours = np.array([point.color for point in points], dtype=np.float64).reshape(-1, 3) / 255.0
-    return sparse_points(positions, colours, str(model))
+    return sparse_points(positions, colours, str(model), _reprojection_error(reconstruction))
+
+
+def _reprojection_error(reconstruction: pycolmap.Reconstruction) -> float | None:
+    """Median over the points, as a part of the images' longer side; None without tracks.
+
+    Worked out anew: the errors that a model brings along may be those of other cameras.
+    """
+    reconstruction.update_point_3d_errors()
+    points = reconstruction.points3D.values()
+    errors = [point.error for point in points if point.track.length() >= _MIN_TRACK]
+    sides = [max(camera.width, camera.height) for camera in reconstruction.cameras.values()]
+    usable = [error for error in errors if 0.0 <= error < math.inf]
+    return median(usable) / median(sides) if usable and sides else None
 
 
 def _several_models(model: Path) -> tuple[str, ...]:

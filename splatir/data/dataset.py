@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import torch
@@ -127,10 +128,13 @@ class SparsePoints:
     Attributes:
         positions: World frame in a `Dataset`, input frame in a `Capture`.
         colours_srgb: In [0, 1].
+        error: Median distance between where photos show them and where their cameras see them, as
+            a part of the photos' longer side; None where the format does not say.
     """
 
     positions: Float[Tensor, "n 3"]
     colours_srgb: Float[Tensor, "n 3"]
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,18 @@ class Dataset:
         """Radius of the training cameras about their centroid, scene units; rates scale with it."""
         positions = torch.stack([view.camera.position_world for view in self.train])
         return float((positions - positions.mean(0)).norm(dim=-1).max()) * 1.1
+
+    @property
+    def reprojection_error(self) -> float | None:
+        """Median error of the cameras by the sparse points, pixels of the training photos.
+
+        Distance between where photos show the points and where their cameras see them; None where
+        the data do not say.
+        """
+        if self.points is None or self.points.error is None:
+            return None
+        sides = [max(view.camera.width, view.camera.height) for view in self.train]
+        return self.points.error * median(sides)
 
     def with_corrections(self, corrections: Float[Tensor, "views 7"]) -> "Dataset":
         """The same photographs with the training cameras corrected.

@@ -69,6 +69,7 @@ class DatasetReport:
         num_points: Sparse points, 0 without.
         extent: Radius of the training cameras, scene units.
         points_radius: Median distance of the points to their median, scene units; None without.
+        reprojection_error: As of the data set, pixels; None without.
         memory_bytes: Bytes that all readable photos take in a `PhotoCache`.
         warnings: What may spoil the result, one sentence each.
         errors: What stops training, one sentence each; unreadable images are named.
@@ -86,6 +87,7 @@ class DatasetReport:
     num_points: int
     extent: float
     points_radius: float | None
+    reprojection_error: float | None
     memory_bytes: int
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
@@ -123,6 +125,7 @@ def inspect_dataset(
         num_points=0 if points is None else len(points),
         extent=dataset.extent,
         points_radius=None if points is None or len(points) == 0 else _radius(points),
+        reprojection_error=dataset.reprojection_error,
         memory_bytes=sum(check.memory_bytes for check in checks),
         warnings=(*dataset.warnings, *left_out, *_warnings(dataset, checks)),
         errors=errors,
@@ -304,7 +307,10 @@ def _object_text(report: DatasetReport) -> str:
 def _points_text(report: DatasetReport) -> str:
     if report.points_radius is None:
         return "none: Gaussians start from the volume that the cameras share"
-    return f"{report.num_points:,} (half within {report.points_radius:.3g} of their middle)"
+    text = f"{report.num_points:,} (half within {report.points_radius:.3g} of their middle"
+    if report.reprojection_error is not None:
+        text += f", and seen within {report.reprojection_error:.2f} pixels of where cameras expect"
+    return text + ")"
 
 
 def _size_text(num_bytes: int) -> str:

@@ -103,7 +103,7 @@ def train(settings: TrainSettings, observer: TrainingObserver | None = None) -> 
     device = pick_device(settings.device)
     backend = rasterizer(settings.backend, device)
     dataset = without_broken(read_dataset(settings.data, settings.dataset))
-    settings = for_capture(settings, dataset.has_background)
+    settings = for_capture(settings, dataset.has_background, dataset.reprojection_error)
     budget = int(settings.photo_memory_gb * 1e9)
     load_maps = map_loader(dataset, settings.maps)
     with (

@@ -93,7 +93,8 @@ class TrainSettings(Settings):
             photos show an object alone, by what its Gaussians have in common; "shared" trusts the
             photos; "auto" is per-photo where photos show a background.
         cameras: "refine" learns small corrections of each training camera's place, direction and
-            focal length, "fixed" trusts the capture; "auto" refines where photos show a background.
+            focal length, "fixed" trusts the capture; "auto" refines where photos show a background,
+            unless sparse points lie within half a pixel of where cameras expect them.
         photo_memory_gb: Decoded photos kept in memory at most; 0 decodes them again and again.
         eval_every: Steps between scores on the held-out views; 0 scores at the end only.
         view: Show the training in the browser as it goes on, on this computer alone.

@@ -20,6 +20,10 @@ _LEFT_OF_RADIANCE = {"normal": 0.3}
 # Parts of a radiance stage at which the Gaussians of an object judge exposures.
 _EXPOSURES_JUDGED = (0.25, 0.5)
 
+# Sparse points that photos show this near to where cameras expect them, pixels, were found together
+# with these cameras: to learn the cameras again, from less, loses what is known.
+_CALIBRATED = 0.5
+
 _Weights = TypeVar("_Weights", LossWeights, MaterialLossWeights)
 
 
@@ -158,12 +162,15 @@ class MaterialStage(Stage):
         return self.progress(step) >= self.settings.settles_at
 
 
-def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
+def for_capture(
+    settings: TrainSettings, has_background: bool, reprojection_error: float | None = None
+) -> TrainSettings:
     """The settings with "auto" replaced by what suits the capture.
 
     Args:
         settings: As given.
         has_background: Whether the photos show more than an object: no alpha, no masks.
+        reprojection_error: Of the cameras, pixels of the photos; None where nothing is known of it.
     """
     if settings.stages == ("auto",):
         stages = ("radiance", "materials")
@@ -178,7 +185,9 @@ def for_capture(settings: TrainSettings, has_background: bool) -> TrainSettings:
     if settings.exposures == "auto":
         settings = replace(settings, exposures="per-photo" if has_background else "shared")
     if settings.cameras == "auto":
-        settings = replace(settings, cameras="refine" if has_background else "fixed")
+        is_calibrated = reprojection_error is not None and reprojection_error < _CALIBRATED
+        refines = has_background and not is_calibrated
+        settings = replace(settings, cameras="refine" if refines else "fixed")
     return settings
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from splatir.maths.colour import (
     linear_from_srgb,
     linear_from_srgb_torch,
+    mixed_in_linear_light,
     srgb_from_linear,
     srgb_from_linear_torch,
 )
@@ -72,3 +73,23 @@ def test_native_curve_of_what_is_no_colour(build: NativeLibrary) -> None:
 def test_gradients(function) -> None:
     values = torch.tensor([-0.1, 0.002, 0.02, 0.2, 0.9, 1.5], dtype=torch.float64)
     assert torch.autograd.gradcheck(function, (values.requires_grad_(),))
+
+
+def test_light_of_two_surfaces_in_a_pixel_adds_up() -> None:
+    white, black, half = torch.ones(3), torch.zeros(3), torch.tensor([0.5])
+    # sRGB of half of white.
+    expected = torch.full((3,), 0.735357)
+    torch.testing.assert_close(mixed_in_linear_light(white, half, black), expected)
+    torch.testing.assert_close(mixed_in_linear_light(black, half, white), expected)
+    grey = torch.tensor([0.2, 0.4, 0.6])
+    torch.testing.assert_close(mixed_in_linear_light(grey, half, grey), grey)
+    torch.testing.assert_close(mixed_in_linear_light(grey, torch.ones(1), white), grey)
+    torch.testing.assert_close(mixed_in_linear_light(-grey, torch.ones(1), white), black)
+
+
+def test_slopes_of_mixed_light() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, behind = torch.rand(2, 5, 3, dtype=torch.float64, generator=generator)
+    alpha = torch.rand(5, 1, dtype=torch.float64, generator=generator)
+    inputs = [x.requires_grad_() for x in (own, alpha, behind)]
+    assert torch.autograd.gradcheck(mixed_in_linear_light, inputs)

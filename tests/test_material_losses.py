@@ -225,6 +225,23 @@ def losses_over(
     return material_losses(image, shown, target, light, weights)
 
 
+@pytest.mark.parametrize("is_hdr", [False, True])
+def test_light_adds_up_at_an_outline_and_display_values_elsewhere(is_hdr: bool) -> None:
+    image = shaded(uniform_gbuffer(), 0.8)
+    half = replace(image, gbuffer=replace(image.gbuffer, alpha=0.5 * image.gbuffer.alpha))
+    black = torch.zeros_like(image.rgb)
+    is_rim = torch.zeros_like(image.alpha, dtype=torch.bool)
+    is_rim[:, 0] = True
+    shown = shown_over(half, black, is_hdr, is_rim)
+    covered = half.alpha > 0.0
+    light = display_colour(half.alpha * image.rgb, is_hdr)
+    value = half.alpha * display_colour(image.rgb, is_hdr)
+    torch.testing.assert_close(shown, torch.where(is_rim, light, value))
+    at_rim = (is_rim & covered).expand_as(light)
+    assert bool(at_rim.any()) and bool((light > value + 0.02)[at_rim].all())
+    torch.testing.assert_close(shown_over(half, black, is_hdr), value)
+
+
 def test_bent_normals_cost_where_the_guide_is_flat() -> None:
     gbuffer = uniform_gbuffer()
     bent = gbuffer.normals.clone()

@@ -11,10 +11,12 @@ from PIL import Image
 
 from splatir.commands.main import main
 from splatir.data.dataset import DataSettings, View
-from splatir.data.images import Photo
+from splatir.data.images import Photo, Rim
 from splatir.data.recognise import read_dataset
-from splatir.maths.colour import exposed_srgb
+from splatir.maths.colour import exposed_srgb, mixed_in_linear_light
 from splatir.optim.densification import DensificationSettings
+from splatir.optim.losses import LossWeights
+from splatir.optim.parameters import LearningRates
 from splatir.raster.contract import RasterOptions
 from splatir.raster.selection import rasterizer
 from splatir.render.radiance import render_radiance
@@ -29,11 +31,22 @@ from splatir.storage.ply import read_ply
 from splatir.train import separation
 from splatir.train.finished import load_run
 from splatir.train.material_settings import MaterialSettings
-from splatir.train.object_photos import ObjectPhotos, read_masks, write_masks
-from splatir.train.radiance_view import behind_object, make_target
+from splatir.train.object_photos import (
+    ObjectPhotos,
+    mended_background,
+    read_masks,
+    write_masks,
+)
+from splatir.train.radiance_view import (
+    RadianceComparison,
+    behind_object,
+    compare_radiance,
+    make_target,
+)
 from splatir.train.separation import object_mask
 from splatir.train.session import TrainingStopped, train
 from splatir.train.settings import TrainSettings
+from splatir.train.state import TrainState
 from tests.captures import look_at
 from tests.solids import moved, sphere
 from tests.test_train import ROOT, assert_same, final_state
@@ -126,7 +139,9 @@ def test_only_the_outline_of_a_mask_is_uncertain() -> None:
     mask[10:30, 10:30] = 255
     behind = torch.full((40, 40, 3), 51, dtype=torch.uint8)
     photo = OnePhoto(0.5)
-    photo.photo = replace(photo.photo, rgb=torch.full((40, 40, 3), 0.5))
+    rgb = torch.full((40, 40, 3), 0.2)
+    rgb[10:30, 10:30] = 0.5
+    photo.photo = replace(photo.photo, rgb=rgb)
     found = ObjectPhotos(photo, [mask], [behind], None)[0]
     assert found.alpha is not None and found.rim is not None
     is_rim = found.rim.is_rim[..., 0]
@@ -139,6 +154,43 @@ def test_only_the_outline_of_a_mask_is_uncertain() -> None:
     target = make_target(found, shown)
     torch.testing.assert_close(target.rgb_srgb[10, 15], torch.full((3,), 0.5))
     torch.testing.assert_close(target.rgb_srgb[0, 0], red)
+
+
+def test_a_splat_is_mixed_with_what_is_behind_its_outline_as_a_camera_does() -> None:
+    model, view = ball(0.5, (0.0, 0.0, 0.0), 0.9), camera()
+    behind = torch.full((64, 64, 3), 0.1)
+    is_rim = torch.zeros(64, 64, 1, dtype=torch.bool)
+    is_rim[:32] = True
+    photo = Photo(behind, torch.zeros(64, 64, 1), "srgb", 8, rim=Rim(is_rim, behind))
+    state = TrainState.start(model, False, LearningRates(), 1.0)
+    comparison = RadianceComparison(BACKEND, LossWeights(normal=0.0), 1.0, "white", 0)
+    image = compare_radiance(state, comparison, view, photo).image
+    alpha, plain = image.raster.alpha, render_radiance(model, view, BACKEND)
+    own = plain.rgb_srgb / alpha.clamp_min(1e-3)
+    light = mixed_in_linear_light(own, alpha, behind)
+    value = plain.rgb_srgb + (1.0 - alpha) * torch.where(is_rim, behind, torch.ones(3))
+    torch.testing.assert_close(image.rgb_srgb, torch.where(is_rim, light, value))
+    is_edge = (is_rim & (alpha > 0.3) & (alpha < 0.7)).expand_as(light)
+    assert bool(is_edge.any()) and bool((light > value + 0.05)[is_edge].all())
+
+
+def test_what_is_behind_an_outline_is_as_right_as_just_outside_of_it() -> None:
+    """A blurred splat of a striped wall, wrong in brightness, behind a square."""
+    columns = torch.arange(60.0)
+    wall = (0.4 + 0.2 * torch.sin(columns / 6.0))[None, :, None].expand(60, 60, 3).contiguous()
+    mask = torch.zeros(60, 60, 1)
+    mask[20:40, 20:40] = 1.0
+    photo = torch.where(mask > 0.5, torch.tensor([0.9, 0.1, 0.1]), wall)
+    splat = torch.full((60, 60, 3), 0.5)
+    mended = mended_background(splat, photo, mask)
+    edge = torch.zeros(60, 60, dtype=torch.bool)
+    edge[18:42, 18:42] = True
+    edge[22:38, 22:38] = False
+    before, after = (float((x - wall)[edge].square().mean().sqrt()) for x in (splat, mended))
+    assert before > 0.12 and after < 0.4 * before
+    # Where nothing bare is near, and where nothing is wrong, the splat says it all.
+    torch.testing.assert_close(mended[30, 30], splat[30, 30], atol=1e-3, rtol=0.0)
+    torch.testing.assert_close(mended_background(wall, photo, mask), wall, atol=1e-6, rtol=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,24 @@ def exposed_over(
     return exposed_srgb(srgb - behind, log_gains, alpha) + behind
 
 
+def mixed_in_linear_light(
+    srgb: Float[Tensor, "*batch 3"],
+    alpha: Float[Tensor, "*batch 1"],
+    behind_srgb: Float[Tensor, "*batch 3"],
+) -> Float[Tensor, "*batch 3"]:
+    """What a pixel shows of which something covers a part: light adds up, display values do not.
+
+    Half a white edge before black is 0.74 on the display, not 0.5.
+
+    Args:
+        srgb: Of what covers it, straight; negative values count as 0.
+        alpha: Part that is covered, in [0, 1].
+        behind_srgb: Of what is behind, in [0, 1].
+    """
+    behind, own = linear_from_srgb(behind_srgb), linear_from_srgb(srgb.clamp_min(0.0))
+    return srgb_from_linear(torch.lerp(behind, own, alpha))
+
+
 def luminance(linear: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
     """Luminance of linear Rec. 709 colours; 1 for white."""
     return (linear * linear.new_tensor(_LUMINANCE)).sum(-1, keepdim=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.maths.colour import linear_from_srgb, srgb_from_hdr, srgb_from_linear
@@ -104,7 +104,10 @@ def display_colour(
 
 
 def shown_over(
-    image: RenderOutput, background_srgb: Float[Tensor, "*size 3"], is_hdr: bool = False
+    image: RenderOutput,
+    background_srgb: Float[Tensor, "*size 3"],
+    is_hdr: bool = False,
+    is_rim: Bool[Tensor, "height width 1"] | None = None,
 ) -> Float[Tensor, "height width 3"]:
     """The shaded picture over a background, as its photo would show it.
 
@@ -112,8 +115,14 @@ def shown_over(
         image: Shaded view.
         background_srgb: Behind the surface, a colour or a picture.
         is_hdr: As in `display_colour`.
+        is_rim: Where that is a picture of what is there: light adds up in a camera. Elsewhere
+            target and image are mixed alike, as display values.
     """
-    return torch.lerp(background_srgb, display_colour(image.rgb, is_hdr), image.alpha)
+    over = torch.lerp(background_srgb, display_colour(image.rgb, is_hdr), image.alpha)
+    if is_rim is None:
+        return over
+    light = torch.lerp(linear_from_srgb(background_srgb), image.rgb, image.alpha)
+    return torch.where(is_rim, display_colour(light, is_hdr), over)
 
 
 def material_losses(

@@ -137,7 +137,7 @@ def material_step(
         moves_splats=radiance is not None,
     )
     loss = stage.loss_at(state.step)
-    shown = shown_over(image, background, is_hdr)
+    shown = shown_over(image, background, is_hdr, target.is_rim)
     terms = material_losses(image, shown, target, light, loss, context.seen)
     terms.update(paint_terms(state, context, image.gbuffer))
     if context.distance is not None:

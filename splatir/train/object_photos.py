@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,6 +19,8 @@ from splatir.data.dataset import View
 from splatir.data.images import Photo, Rim
 from splatir.maths.colour import exposed_srgb
 
+# Where less than this of what is near shows the surroundings, the photo says nothing of them.
+_NONE_NEAR = 1e-3
 # Uncertain pixels on each side of an outline: a share of the longer side of the photo, or more.
 _RIM_SHARE, _MIN_RIM = 0.008, 2
 
@@ -40,12 +43,13 @@ class ObjectPhotos:
         Args:
             photos: Of the whole capture.
             masks: Of each, 255 where the object is.
-            behind: What each would show without the object, sRGB.
+            behind: What each would show without the object, about: sRGB.
             exposures: Log gains of each photo, which are taken out; None for none.
         """
         self._photos = photos
         self._masks = masks
-        self._behind = behind
+        self._behind = list(behind)
+        self._is_mended = [False] * len(self._behind)
         self._log_gains = None if exposures is None else exposures.detach().cpu()
 
     def __len__(self) -> int:
@@ -59,6 +63,11 @@ class ObjectPhotos:
         mask = self._masks[view_index].float()[..., None] / 255.0
         width = rim_width(mask.shape)
         is_rim = _largest(mask, width) + _largest(1.0 - mask, width) > 1.5
+        if not self._is_mended[view_index]:
+            behind = self._behind[view_index].float() / 255.0
+            mended = mended_background(behind, photo.rgb_srgb, mask)
+            self._behind[view_index] = (255.0 * mended + 0.5).to(torch.uint8)
+            self._is_mended[view_index] = True
         rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
         return Photo(photo.rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
 
@@ -91,6 +100,29 @@ def evenly_exposed(photo: Photo, log_gains: Float[Tensor, " 3"]) -> Photo:
     is_srgb = photo.encoding == "srgb"
     rgb = exposed_srgb(photo.rgb, -log_gains) if is_srgb else photo.rgb * (-log_gains).exp()
     return replace(photo, rgb=rgb)
+
+
+def mended_background(
+    behind_srgb: Float[Tensor, "h w 3"],
+    photo_srgb: Float[Tensor, "h w 3"],
+    mask: Float[Tensor, "h w 1"],
+) -> Float[Tensor, "h w 3"]:
+    """What a photo would show without its object, as right near the outline as the photo tells.
+
+    The surroundings' splat is blurred, and how much of a pixel the object covers is told by what is
+    behind it. Whatever the splat is off by just outside the object it is also off by at the edge.
+
+    Args:
+        behind_srgb: The surroundings' splat alone, display values.
+        photo_srgb: Likewise, with the object.
+        mask: Where that is, in [0, 1].
+    """
+    width = rim_width(mask.shape)
+    is_bare = (_largest(mask, width) < 0.5).float()
+    error = torch.cat([is_bare * (photo_srgb - behind_srgb), is_bare], -1)
+    near = ndimage.gaussian_filter(error.numpy(), sigma=(width, width, 0))
+    error, share = torch.from_numpy(near).split([3, 1], -1)
+    return (behind_srgb + error / (share + _NONE_NEAR)).clamp(0.0, 1.0)
 
 
 def _largest(mask: Float[Tensor, "h w 1"], reach: int) -> Float[Tensor, "h w 1"]:

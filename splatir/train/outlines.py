@@ -92,10 +92,10 @@ def outlined_masks(
 
     Rough masks of an object in free space are kept if they agree, but for what is grey or holes
     well inside: parts of its background's colour are left to the background. Where it stands on
-    something, Gaussians of both touch, and photos tell more. Each pass finds the shape that most masks agree
-    about, and then the minimal cut of each photo between pixels that look like the object and like
-    what is around it, held near that shape. What is around it is known where a pixel cannot show
-    the region, and on a table from photos in which the object does not hide it.
+    something, Gaussians of both touch, and photos tell more. Each pass finds the shape that most
+    masks agree about, and then the minimal cut of each photo between pixels that look like the
+    object and like what is around it, held near that shape. What is around it is known where a
+    pixel cannot show the region, and on a table from photos in which the object does not hide it.
 
     Args:
         cameras: Views, world frame.

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splatir.data.images import Photo
-from splatir.maths.colour import exposed_over, srgb_from_hdr
+from splatir.maths.colour import exposed_over, mixed_in_linear_light, srgb_from_hdr
 from splatir.optim.losses import (
     LossWeights,
     Target,
@@ -27,6 +27,8 @@ from splatir.train.state import BACKGROUND, TrainState, generator_for
 
 # The brightest step of 8 bits.
 _SATURATED = 254.5 / 255.0
+# Coverage below which an object's own colour in a pixel means nothing.
+_MIN_ALPHA = 1e-3
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,7 @@ def compare_radiance(
         correction=correction,
     )
     if photo.rim is not None:
-        rgb = image.rgb_srgb + (1.0 - image.raster.alpha) * behind
-        image = replace(image, rgb_srgb=rgb)
+        image = _before(image, behind, photo.rim.is_rim)
     gains = None
     if state.exposures is not None and state.learns_exposures:
         gains = state.exposures[view_index]
@@ -128,6 +129,17 @@ def compare_radiance(
         typical = correction.values.new_tensor(TYPICAL_CORRECTION)
         terms["camera"] = loss.camera * (correction.values / typical).square().mean()
     return Compared(image, target, terms)
+
+
+def _before(
+    image: RadianceImage, behind_srgb: Float[Tensor, "h w 3"], is_rim: Bool[Tensor, "h w 1"]
+) -> RadianceImage:
+    """The image over what is behind it, mixed at an outline as a camera does."""
+    alpha = image.raster.alpha
+    over = image.rgb_srgb + (1.0 - alpha) * behind_srgb
+    own = image.rgb_srgb / alpha.clamp_min(_MIN_ALPHA)
+    mixed = mixed_in_linear_light(own, alpha, behind_srgb)
+    return replace(image, rgb_srgb=torch.where(is_rim.to(alpha.device), mixed, over))
 
 
 def choose_background(state: TrainState, comparison: RadianceComparison) -> Float[Tensor, " 3"]:

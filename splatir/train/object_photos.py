@@ -61,7 +61,7 @@ class ObjectPhotos:
         if self._log_gains is not None:
             photo = evenly_exposed(photo, self._log_gains[view_index])
         mask = self._masks[view_index].float()[..., None] / 255.0
-        width = rim_width(mask.shape)
+        width = _rim_width(mask.shape)
         is_rim = _largest(mask, width) + _largest(1.0 - mask, width) > 1.5
         if not self._is_mended[view_index]:
             behind = self._behind[view_index].float() / 255.0
@@ -117,7 +117,7 @@ def mended_background(
         photo_srgb: Likewise, with the object.
         mask: Where that is, in [0, 1].
     """
-    width = rim_width(mask.shape)
+    width = _rim_width(mask.shape)
     is_bare = (_largest(mask, width) < 0.5).float()
     error = torch.cat([is_bare * (photo_srgb - behind_srgb), is_bare], -1)
     near = ndimage.gaussian_filter(error.numpy(), sigma=(width, width, 0))
@@ -131,12 +131,8 @@ def _largest(mask: Float[Tensor, "h w 1"], reach: int) -> Float[Tensor, "h w 1"]
     return grown[0][..., None]
 
 
-def rim_width(size: Sequence[int]) -> int:
-    """Pixels on each side of an outline in which coverage is uncertain.
-
-    Args:
-        size: Of the photo.
-    """
+def _rim_width(size: Sequence[int]) -> int:
+    """Pixels on each side of an outline in which coverage is uncertain."""
     return max(_MIN_RIM, round(_RIM_SHARE * max(size)))
 
 

@@ -17,11 +17,12 @@ from splatir.render.occupancy import Occupancy, common_occupancy, may_show
 from splatir.render.plate import Plate, bare_plane
 from splatir.scene.camera import Camera
 from splatir.scene.region import Plane, Region
-from splatir.train.object_photos import rim_width
 
 # Masks of what stands on nothing are kept where they agree in space so well (intersection over
 # union): there is nothing that it could be mistaken for.
 _AGREED = 0.9
+# Pixels that an outline crosses are no farther from it than this.
+_EDGE = 1.0
 # Deeper within what they have in common than this part of the object's size no mask has a hole.
 _NO_HOLE = 0.05
 # Passes of colours, outlines and what the views agree about.
@@ -150,8 +151,7 @@ def _opaque(
     is_deep = _depth_within(seen) > _NO_HOLE * float(seen.sum()) ** 0.5
     is_enclosed = torch.from_numpy(ndimage.binary_fill_holes(inside.numpy()))
     depth = _depth_within(inside | (is_deep & is_enclosed))
-    width = rim_width(mask.shape)
-    return torch.where(depth > width, 1.0, torch.where(depth < -width, 0.0, mask))
+    return torch.where(depth > _EDGE, 1.0, torch.where(depth < -_EDGE, 0.0, mask))
 
 
 def _view(

@@ -99,7 +99,8 @@ def points_beside(
 ) -> tuple[SparsePoints | None, tuple[str, ...]]:
     """Points of a COLMAP model that lies in the folder of another format, if its frame is the same.
 
-    It is if its cameras stand where the capture's cameras do.
+    It is if its cameras stand where the capture's cameras do; how near the points lie to where
+    cameras expect them is said of the model's own.
 
     Args:
         root: The capture's folder.

@@ -48,8 +48,8 @@ class ObjectPhotos:
         """
         self._photos = photos
         self._masks = masks
-        self._behind = list(behind)
-        self._is_mended = [False] * len(self._behind)
+        self._behind = behind
+        self._mended: dict[int, UInt8[Tensor, "h w 3"]] = {}
         self._log_gains = None if exposures is None else exposures.detach().cpu()
 
     def __len__(self) -> int:
@@ -63,12 +63,11 @@ class ObjectPhotos:
         mask = self._masks[view_index].float()[..., None] / 255.0
         width = _rim_width(mask.shape)
         is_rim = _largest(mask, width) + _largest(1.0 - mask, width) > 1.5
-        if not self._is_mended[view_index]:
+        if view_index not in self._mended:
             behind = self._behind[view_index].float() / 255.0
             mended = mended_background(behind, photo.rgb_srgb, mask)
-            self._behind[view_index] = (255.0 * mended + 0.5).to(torch.uint8)
-            self._is_mended[view_index] = True
-        rim = Rim(is_rim, self._behind[view_index].float() / 255.0)
+            self._mended[view_index] = (255.0 * mended + 0.5).to(torch.uint8)
+        rim = Rim(is_rim, self._mended[view_index].float() / 255.0)
         return Photo(photo.rgb, mask, photo.encoding, photo.bits, photo.maps, rim)
 
     def with_larger_masks(self) -> "ObjectPhotos":
